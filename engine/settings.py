@@ -1,0 +1,360 @@
+"""The one table of settings: environment variables, command line, `.env.template`, README.
+
+Each field of `Settings` is a row: its environment names, its command-line options, its default,
+its bounds and its help. Precedence: command line, then environment, then `.env` in the working
+directory, then the default. A wrong value raises ConfigError with the variable's name, the value
+(unless it is a secret) and the legal range.
+
+Knows nothing of models, sockets or files other than `.env` and a token file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from engine.errors import ConfigError
+
+__all__ = ["Row", "Settings", "add_options", "env_template", "load_settings", "rows", "unknown_variables"]
+
+LIVE_DEFAULT_IN_POD = "small.en"
+"""The seed project's model: what a pod runs when nothing else is asked for."""
+
+
+def _row(
+    default: Any,
+    env: str | tuple[str, ...],
+    flags: tuple[str, ...],
+    help_text: str,
+    **constraints: Any,
+) -> Any:
+    names = (env,) if isinstance(env, str) else env
+    return Field(
+        default=default,
+        validation_alias=AliasChoices(*names),
+        description=help_text,
+        json_schema_extra={"flags": list(flags)},
+        **constraints,
+    )
+
+
+class Settings(BaseSettings):
+    """Validated settings; secrets are `SecretStr`, whose repr shows nothing."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        # RunPod templates leave unused variables in place as empty strings; empty means unset.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    model: str | None = _row(
+        None,
+        "WHISPER_MODEL",
+        ("--model", "-m"),
+        "demo, a size (small.en, turbo, large-v3, ...), a Hugging Face id or a directory "
+        "(default: demo; small.en inside a RunPod pod)",
+        min_length=1,
+        max_length=512,
+    )
+    compute_type: Literal[
+        "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32"
+    ] = _row("auto", "WHISPER_COMPUTE_TYPE", ("--compute-type",), "auto: float16 on a GPU, int8 on a CPU")
+    device: Literal["auto", "cpu", "cuda"] = _row(
+        "auto", "WHISPER_DEVICE", ("--device",), "auto: cuda if it works, else cpu"
+    )
+    cpu_threads: int = _row(
+        0, "WHISPER_CPU_THREADS", ("--cpu-threads",), "threads of the engine on a CPU; 0: all cores", ge=0, le=256
+    )
+    language: str | None = _row(
+        None,
+        "WHISPER_LANGUAGE",
+        ("--language",),
+        "language of clients that name none (default: detect)",
+        pattern=r"^[a-z]{2,3}$",
+    )
+    host: str | None = _row(
+        None, "WHISPERLIVE_HOST", ("--host",), "address to listen on (default: 127.0.0.1; 0.0.0.0 inside a pod)"
+    )
+    port: int = _row(9090, "WHISPERLIVE_PORT", ("--port", "-p"), "WebSocket port; 0: any free one", ge=0, le=65535)
+    health_port: int = _row(
+        9999, "HEALTH_CHECK_PORT", ("--health-port",), "health port; 0: any free one", ge=0, le=65535
+    )
+    max_clients: int = _row(
+        4, "MAX_CLIENTS", ("--max-clients", "--max_clients"), "streams at once; more get WAIT", ge=1, le=10_000
+    )
+    max_connection_time_s: float | None = _row(
+        None,
+        "MAX_CONNECTION_TIME",
+        ("--max-connection-time", "--max_connection_time"),
+        "seconds after which a stream is finished and closed (default: no limit)",
+        ge=1,
+        le=7 * 86_400,
+    )
+    idle_timeout_s: float = _row(
+        120.0, "IDLE_TIMEOUT_S", ("--idle-timeout",), "seconds without any bytes that end a stream", ge=1, le=86_400
+    )
+    max_backlog_s: float = _row(
+        10.0,
+        "MAX_BACKLOG_S",
+        ("--max-backlog",),
+        "seconds of audio not yet decoded, per stream; beyond it the server stops reading",
+        ge=1,
+        le=60,
+    )
+    engine_timeout_s: float = _row(
+        30.0,
+        "ENGINE_TIMEOUT_S",
+        ("--engine-timeout",),
+        "seconds one engine call may take before its process is replaced",
+        ge=0.5,
+        le=600,
+    )
+    result_key: bool = _row(
+        True, "RESULT_KEY", ("--no-result-key",), "also send segments as `result`, with times as numbers"
+    )
+    auth_token: SecretStr | None = _row(
+        None, "WHISPER_AUTH_TOKEN", (), "secret that clients must show (8 to 512 characters)"
+    )
+    token_file: Path | None = _row(
+        None, "WHISPER_AUTH_TOKEN_FILE", ("--token-file",), "file that holds the secret in its first line"
+    )
+    no_auth: bool = _row(False, "WHISPER_NO_AUTH", ("--no-auth",), "serve without a secret, even beyond loopback")
+    ssl_certfile: Path | None = _row(None, "SSL_CERTFILE", ("--ssl-certfile",), "TLS certificate, PEM")
+    ssl_keyfile: Path | None = _row(None, "SSL_KEYFILE", ("--ssl-keyfile",), "TLS private key, PEM")
+    log_format: Literal["text", "json"] = _row("text", "LOG_FORMAT", ("--log-format",), "text or json")
+    log_level: Literal["debug", "info", "warning", "error"] = _row(
+        "info", "LOG_LEVEL", ("--log-level",), "debug, info, warning or error"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, environment, `.env`: in this order, nothing else."""
+        return init_settings, env_settings, dotenv_settings
+
+    @property
+    def in_pod(self) -> bool:
+        """True inside a RunPod pod (the platform sets RUNPOD_POD_ID there)."""
+        return bool(os.environ.get("RUNPOD_POD_ID"))
+
+    @property
+    def effective_model(self) -> str:
+        """The model asked for, or the default of the place we run in."""
+        return self.model or (LIVE_DEFAULT_IN_POD if self.in_pod else "demo")
+
+    @property
+    def effective_host(self) -> str:
+        """The address asked for, or the default of the place we run in."""
+        return self.host or ("0.0.0.0" if self.in_pod else "127.0.0.1")  # noqa: S104 - a pod is reached by its proxy
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine can connect."""
+        if self.effective_host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.effective_host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the settings table, as documentation and command line need it."""
+
+    name: str
+    env: tuple[str, ...]
+    flags: tuple[str, ...]
+    default: Any
+    help: str
+    legal: str
+    is_switch: bool
+
+
+def rows() -> tuple[Row, ...]:
+    """The settings table in order."""
+    return tuple(_as_row(name, field) for name, field in Settings.model_fields.items())
+
+
+def _as_row(name: str, field: FieldInfo) -> Row:
+    alias = field.validation_alias
+    assert isinstance(alias, AliasChoices)
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    flags = extra["flags"]
+    assert isinstance(flags, list)
+    return Row(
+        name=name,
+        env=tuple(str(choice) for choice in alias.choices),
+        flags=tuple(str(flag) for flag in flags),
+        default=field.default,
+        help=field.description or "",
+        legal=_legal(field),
+        is_switch=field.annotation is bool,
+    )
+
+
+def _legal(field: FieldInfo) -> str:
+    low = high = None
+    for rule in field.metadata:
+        low = getattr(rule, "ge", low)
+        high = getattr(rule, "le", high)
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    choices = getattr(field.annotation, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return ", ".join(choices)
+    if field.annotation is bool:
+        return "1 or 0"
+    return ""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option per row that has flags; absent options stay absent from the namespace."""
+    for row in rows():
+        if not row.flags:
+            continue
+        legal = f" [{row.legal}]" if row.legal and not row.is_switch else ""
+        help_text = f"{row.help}{legal} ({row.env[0]})".replace("%", "%%")
+        if row.is_switch:
+            value = not row.default
+            parser.add_argument(
+                *row.flags, dest=row.name, action="store_const", const=value, default=argparse.SUPPRESS, help=help_text
+            )
+        else:
+            metavar = row.name.upper()
+            parser.add_argument(*row.flags, dest=row.name, default=argparse.SUPPRESS, metavar=metavar, help=help_text)
+
+
+def load_settings(options: Mapping[str, Any] | None = None, env_file: str | Path | None = ".env") -> Settings:
+    """Read, validate and complete the settings.
+
+    `options` maps row names to values from the command line. Raises ConfigError.
+    """
+    given = {name: value for name, value in (options or {}).items() if name in Settings.model_fields}
+    try:
+        settings = Settings(_env_file=env_file, **_by_alias(given))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError(_explain(error, given)) from None
+    return _with_token(settings)
+
+
+def _by_alias(given: Mapping[str, Any]) -> dict[str, Any]:
+    first_alias = {row.name: row.env[0] for row in rows()}
+    return {first_alias[name]: value for name, value in given.items()}
+
+
+def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
+    table = {alias: row for row in rows() for alias in (*row.env, row.name)}
+    lines = []
+    for problem in error.errors():
+        row = table.get(str(problem["loc"][0])) if problem["loc"] else None
+        if row is None:
+            lines.append(str(problem["msg"]))
+            continue
+        where = row.flags[0] if row.name in given and row.flags else str(problem["loc"][0])
+        shown = "(hidden)" if row.name == "auth_token" else repr(problem["input"])
+        legal = row.legal or str(problem["msg"]).lower()
+        lines.append(f"{where}: {shown} is not allowed; legal: {legal}")
+    return "; ".join(lines)
+
+
+MIN_TOKEN_CHARS = 8
+"""Shorter secrets can be guessed over the network within days."""
+MAX_TOKEN_CHARS = 512
+"""A token must fit into a URL path segment and a header line."""
+
+
+def _with_token(settings: Settings) -> Settings:
+    token = settings.auth_token.get_secret_value().strip() if settings.auth_token else None
+    source = "WHISPER_AUTH_TOKEN"
+    if settings.token_file is not None:
+        source = f"token file {settings.token_file}"
+        token = _read_token_file(settings.token_file)
+    if token is not None:
+        if not MIN_TOKEN_CHARS <= len(token) <= MAX_TOKEN_CHARS or not token.isascii() or not token.isprintable():
+            raise ConfigError(
+                f"{source}: the secret (hidden) is not allowed; "
+                f"legal: {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} printable ASCII characters"
+            )
+        return settings.model_copy(update={"auth_token": SecretStr(token)})
+    if not settings.is_loopback and not settings.no_auth:
+        raise ConfigError(
+            f"{settings.effective_host} can be reached by others, and no secret is set: "
+            "set WHISPER_AUTH_TOKEN or --token-file, or say --no-auth"
+        )
+    return settings
+
+
+def _read_token_file(path: Path) -> str:
+    try:
+        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigError(f"token file {path}: writable by others; run chmod 600 on it")
+        with path.open(encoding="utf-8") as file:
+            return file.readline(MAX_TOKEN_CHARS + 2).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"token file {path}: {reason}") from None
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Warnings for WHISPER_* variables that no row knows, with the nearest name."""
+    known = [name for row in rows() for name in row.env]
+    warnings = []
+    for name in sorted(environ):
+        if name.startswith(("WHISPER_", "WHISPERLIVE_")) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            warnings.append(f"{name} is no setting{hint}")
+    return warnings
+
+
+def env_template() -> str:
+    """The text of `.env.template`, generated from the table."""
+    lines = ["# Copy to .env and uncomment what you need. Made by `make env-template`; do not edit.", ""]
+    for row in rows():
+        legal = f" ({row.legal})" if row.legal else ""
+        lines.append(f"# {row.help}{legal}")
+        lines.append(f"#{row.env[0]}={_template_value(row)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _template_value(row: Row) -> str:
+    if row.default is None:
+        return ""
+    if row.is_switch:
+        return "1" if row.default else "0"
+    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m engine.settings`: print `.env.template`."""
+    import sys
+
+    sys.stdout.write(env_template())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
