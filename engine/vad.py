@@ -1,0 +1,76 @@
+"""Voice activity, frame by frame: Silero VAD with the state carried from call to call.
+
+The network is the ONNX file that faster-whisper ships (MIT licence); it is found without
+importing faster-whisper, since the serving process must not load it. One ONNX session serves all
+streams: the recurrent state (h, c and the last 64 samples) travels in the arguments.
+
+This is the only import of onnxruntime in the serving process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+
+from engine.types import FloatArray
+
+__all__ = ["VAD_FRAME_SAMPLES", "SileroDetector", "SpeechDetector"]
+
+VAD_FRAME_SAMPLES = 512
+"""Silero looks at 32 ms at a time."""
+CONTEXT_SAMPLES = 64
+"""Samples of the previous frame that the network sees before the new ones."""
+STATE_SIZE = 128
+
+
+class SpeechDetector(Protocol):
+    """Tells how likely each stretch of a stream is speech."""
+
+    def push(self, samples: FloatArray) -> list[float]:
+        """Take float32 samples; return one probability per completed frame of 512 samples."""
+        ...
+
+
+@lru_cache(maxsize=1)
+def _session() -> onnxruntime.InferenceSession:
+    package = importlib.util.find_spec("faster_whisper")
+    if package is None or not package.submodule_search_locations:
+        raise FileNotFoundError("faster-whisper is not installed; its Silero VAD file is needed")
+    path = Path(package.submodule_search_locations[0]) / "assets" / "silero_vad_v6.onnx"
+    options = onnxruntime.SessionOptions()
+    # One thread: a frame takes 0.1 ms, and waking a pool costs more than that.
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class SileroDetector:
+    """Silero VAD v6 over one stream of 16 kHz samples."""
+
+    def __init__(self) -> None:
+        self._session = _session()
+        self._hidden: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
+        self._cell: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
+        self._context: FloatArray = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
+        self._pending: FloatArray = np.zeros(0, dtype=np.float32)
+
+    def push(self, samples: FloatArray) -> list[float]:
+        """Take float32 samples; return one probability per completed frame of 512 samples."""
+        audio = np.concatenate([self._pending, samples])
+        n_frames = len(audio) // VAD_FRAME_SAMPLES
+        self._pending = audio[n_frames * VAD_FRAME_SAMPLES :]
+        if n_frames == 0:
+            return []
+        frames = audio[: n_frames * VAD_FRAME_SAMPLES].reshape(n_frames, VAD_FRAME_SAMPLES)
+        contexts = np.vstack([self._context[None, :], frames[:-1, -CONTEXT_SAMPLES:]])
+        self._context = frames[-1, -CONTEXT_SAMPLES:].copy()
+        inputs = {"input": np.hstack([contexts, frames]), "h": self._hidden, "c": self._cell}
+        probabilities, self._hidden, self._cell = self._session.run(None, inputs)
+        return [float(p) for p in np.asarray(probabilities).reshape(-1)]

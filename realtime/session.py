@@ -1,0 +1,392 @@
+"""The sans-I/O core of one live stream.
+
+Inputs are methods, with `now_s` from a monotonic clock where time matters; outputs are events that
+the caller drains with `take_events()` after every input. There is no await, no socket, no thread
+and no model in here; `next_deadline_s()` tells when to call `tick` at the latest.
+
+    audio bytes, end of audio, engine results, time  ->  Send..., Decode, Cancel, Close
+
+Invariants: at most one partial and one final decode are under way; every sample received is, in
+the end, decoded, judged silent or counted as refused (`ledger`); completed text only grows; after
+`Close` nothing follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.errors import DrainingError, EngineFailedError, IdleError, SessionLimitError, SttError
+from engine.types import SAMPLE_RATE_HZ, JobClass, WindowJob, WindowResult
+from engine.vad import SpeechDetector
+from realtime.endpointing import Window
+from realtime.events import Cancel, Close, Decode, Event, SendDisconnect, SendLanguage, SendSegments, SendWarning
+from realtime.intake import Intake
+from realtime.language import LanguageLock
+from realtime.ledger import Ledger
+from realtime.protocol import Handshake
+from realtime.stability import TimedWord
+from realtime.transcript import Transcript, Update
+
+__all__ = ["Session", "SessionLimits"]
+
+PARTIAL_INTERVAL_SAMPLES = int(0.5 * SAMPLE_RATE_HZ)
+"""New audio between two partial decodes."""
+FIRST_PARTIAL_SAMPLES = int(0.8 * SAMPLE_RATE_HZ)
+"""A window gets its first partial decode at this length, padding included: less is guesswork."""
+FRAME_EDGE_SAMPLES = 400
+"""A partial window stops where the last complete mel frame does."""
+MAX_WINDOW_SAMPLES = 28 * SAMPLE_RATE_HZ
+"""The longest window sent to the encoder, which takes 30 s; the rest is room for rounding."""
+MAX_OPEN_WINDOW_SAMPLES = 15 * SAMPLE_RATE_HZ
+"""Speech without agreement is completed at this length, so that latency cannot grow."""
+HOLD_BACK_SAMPLES = 2 * SAMPLE_RATE_HZ
+"""Words this close to a forced cut are decoded again with what follows."""
+STARVATION_S = 2.0
+"""Without new audio for this long, what was heard is completed: the peer may be waiting for it."""
+HALLUCINATION_LOGPROB = -1.0
+"""Below this mean log-probability (OpenAI's threshold) a window that sounds like no speech is dropped."""
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What the operator allows one stream."""
+
+    max_backlog_s: float = 10.0
+    idle_timeout_s: float = 120.0
+    max_connection_time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A decode under way: its window in samples, and whether that is only part of a long one."""
+
+    job_class: JobClass
+    start: int
+    end: int
+    forced: bool = False
+
+
+class Session:
+    """One stream from its handshake to its close; see the module's docstring."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        limits: SessionLimits,
+        detector: SpeechDetector,
+        n_mels: int,
+        now_s: float,
+        stream_id: str = "",
+    ) -> None:
+        """`stream_id` names the stream to the engine; unlike the peer's uid it is unique."""
+        self.handshake = handshake
+        self._stream_id = stream_id
+        self._limits = limits
+        self._intake = Intake(handshake, limits.max_backlog_s, detector, n_mels)
+        self._transcript = Transcript(word_timestamps=handshake.word_timestamps)
+        self._language = LanguageLock(handshake.language)
+        self._events: list[Event] = []
+        self._jobs: dict[int, _Pending] = {}
+        self._last_job_id = 0
+        self._window: Window | None = None
+        self._mid_speech = False
+        self._ending: SttError | None = None
+        self._is_ending = False
+        self._is_closed = False
+        self._warned_text = False
+        self._started_s = now_s
+        self._last_audio_s = now_s
+        self._held_warnings = list(handshake.warnings)
+        self._holds_warnings = handshake.wants_language
+        if handshake.language is not None and handshake.wants_language:
+            self._events.append(SendLanguage(handshake.language, 1.0))
+        if not self._holds_warnings:
+            self._flush_warnings()
+
+    # Inputs
+
+    def receive_audio(self, data: bytes, now_s: float) -> None:
+        """Take one binary message. Call only while `wants_audio`, or after the end."""
+        if self._is_closed:
+            return
+        if self._is_ending:
+            if self._ending is not None:
+                self._intake.add_late(data)
+            return
+        self._last_audio_s = now_s
+        self._intake.add(data)
+        self._pump()
+
+    def receive_text(self, now_s: float) -> None:
+        """Take a text message that is not END_OF_AUDIO: the protocol has none after the handshake."""
+        self._last_audio_s = now_s
+        if not (self._warned_text or self._is_ending or self._is_closed):
+            self._warned_text = True
+            self._warn("text messages after the handshake are ignored, except END_OF_AUDIO")
+
+    def end_of_audio(self) -> None:
+        """The peer has sent all: decode what is left, then close with 1000. Idempotent."""
+        self._end(None)
+
+    def drain(self) -> None:
+        """The server shuts down: decode what is left, then close with 1001."""
+        self._end(DrainingError("the server is shutting down; reconnect later or elsewhere"))
+
+    def result(self, job_id: int, outcome: WindowResult | SttError, now_s: float) -> None:
+        """Take the outcome of a `Decode`; ids cancelled meanwhile are ignored."""
+        pending = self._jobs.pop(job_id, None)
+        if pending is None or self._is_closed:
+            return
+        if not self.wants_audio:
+            # Reading was paused by us: the peer has not been silent.
+            self._last_audio_s = now_s
+        self._intake.heard = max(self._intake.heard, pending.end)
+        if isinstance(outcome, SttError):
+            self._failed(pending)
+        else:
+            self._decoded(pending, outcome)
+        self._pump()
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: starvation, idleness, the session limit."""
+        if self._is_closed or self._is_ending:
+            return
+        limit_s = self._limits.max_connection_time_s
+        if limit_s is not None and now_s >= self._started_s + limit_s:
+            self._end(SessionLimitError(f"the session limit of {limit_s:g} s is over"))
+        elif not self.wants_audio:
+            self._last_audio_s = now_s
+        elif now_s >= self._last_audio_s + self._limits.idle_timeout_s:
+            self._end(IdleError(f"no bytes for {self._limits.idle_timeout_s:g} s"))
+        elif now_s >= self._last_audio_s + STARVATION_S and self._intake.has_open_window:
+            self._mid_speech = self._intake.in_speech
+            self._intake.close_window()
+            self._next_job()
+
+    def abort(self) -> None:
+        """Time is up while draining: complete what was last shown, tell what was not decoded, close."""
+        if self._is_closed:
+            return
+        self._cancel_jobs()
+        self._publish(self._transcript.give_up())
+        self.ledger.settle_decoded(min(self._intake.heard, self.ledger.received))
+        self._intake.refuse_rest()
+        self._finish()
+
+    def disconnected(self) -> None:
+        """The peer is gone: nothing can be delivered any more."""
+        if self._is_closed:
+            return
+        self._cancel_jobs()
+        self._intake.refuse_rest()
+        self._is_closed = True
+
+    # Outputs
+
+    def take_events(self) -> list[Event]:
+        """Hand over the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def next_deadline_s(self) -> float | None:
+        """When `tick` has something to do, if nothing else happens; None: never."""
+        if self._is_closed or self._is_ending:
+            return None
+        deadlines = [self._last_audio_s + self._limits.idle_timeout_s]
+        if self._intake.has_open_window:
+            deadlines.append(self._last_audio_s + STARVATION_S)
+        if self._limits.max_connection_time_s is not None:
+            deadlines.append(self._started_s + self._limits.max_connection_time_s)
+        return min(deadlines)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the samples went."""
+        return self._intake.ledger
+
+    @property
+    def wants_audio(self) -> bool:
+        """False while the backlog is full or the stream is ending: stop reading the socket."""
+        return not (self._is_ending or self._is_closed or self._intake.has_raw or self._intake.room_samples <= 0)
+
+    @property
+    def is_ending(self) -> bool:
+        """True once no more audio is taken."""
+        return self._is_ending or self._is_closed
+
+    @property
+    def is_closed(self) -> bool:
+        """True once no further event will come."""
+        return self._is_closed
+
+    # Decoding
+
+    def _pump(self) -> None:
+        self._intake.pump(to_the_end=self._is_ending)
+        for text in self._intake.take_warnings():
+            self._warn(text)
+        self._next_job()
+
+    def _next_job(self) -> None:
+        if self._is_closed:
+            return
+        self._transcript.silence(self._intake.settle_silence())
+        self._intake.discard_before(min(self.ledger.settled, self._transcript.decode_from))
+        head = self._intake.head
+        if head is not None:
+            self._decode_head(head)
+        elif self._is_ending and not self._jobs:
+            self._intake.settle_rest()
+            self._finish()
+
+    def _decode_head(self, head: Window) -> None:
+        if head is not self._window:
+            self._window = head
+            self._transcript.begin_window(head.start)
+        start = self._transcript.decode_from
+        if head.end is not None:
+            self._decode_final(start, head.end)
+        elif not self._jobs:
+            self._decode_partial(head, start)
+
+    def _decode_final(self, start: int, end: int) -> None:
+        if any(job.job_class is JobClass.FINAL for job in self._jobs.values()):
+            return
+        self._cancel_jobs()
+        if end - start > MAX_WINDOW_SAMPLES:
+            self._submit(_Pending(JobClass.FINAL, start, start + MAX_WINDOW_SAMPLES, forced=True))
+        else:
+            self._submit(_Pending(JobClass.FINAL, start, end))
+
+    def _decode_partial(self, head: Window, start: int) -> None:
+        end = self._intake.end_samples - FRAME_EDGE_SAMPLES
+        if end - start >= MAX_OPEN_WINDOW_SAMPLES:
+            self._submit(_Pending(JobClass.FINAL, start, min(end, start + MAX_WINDOW_SAMPLES), forced=True))
+        elif self._is_worth_partial(head, end) or (self._intake.room_samples <= 0 and end > start):
+            # With a full backlog nothing more is read, so only a decode can move things on.
+            self._submit(_Pending(JobClass.PARTIAL, start, end))
+
+    def _is_worth_partial(self, head: Window, end: int) -> bool:
+        if head.last_speech <= self._intake.heard or end - head.start < FIRST_PARTIAL_SAMPLES:
+            return False
+        return end - self._intake.heard >= PARTIAL_INTERVAL_SAMPLES
+
+    def _submit(self, pending: _Pending) -> None:
+        self._last_job_id += 1
+        self._jobs[self._last_job_id] = pending
+        handshake = self.handshake
+        job = WindowJob(
+            stream=self._stream_id,
+            job_class=pending.job_class,
+            mel=self._intake.window(pending.start, pending.end),
+            language=self._language.code,
+            languages=handshake.languages,
+            task=handshake.task,
+            prompt=handshake.initial_prompt,
+            hotwords=handshake.hotwords,
+        )
+        self._events.append(Decode(self._last_job_id, job))
+
+    def _cancel_jobs(self) -> None:
+        self._events.extend(Cancel(job_id) for job_id in self._jobs)
+        self._jobs.clear()
+
+    # Results
+
+    def _decoded(self, pending: _Pending, result: WindowResult) -> None:
+        words = self._words(pending, result)
+        is_final = pending.job_class is JobClass.FINAL
+        window_s = (pending.end - pending.start) / SAMPLE_RATE_HZ
+        found = self._language.observe(result, window_s, has_words=bool(words), final=is_final)
+        if found is not None:
+            self._events.append(SendLanguage(*found))
+        if self._language.code is not None or is_final:
+            self._publish(self._take_words(pending, words))
+
+    def _words(self, pending: _Pending, result: WindowResult) -> list[TimedWord]:
+        is_unlikely = result.avg_logprob < HALLUCINATION_LOGPROB
+        if is_unlikely and result.no_speech_prob > self.handshake.no_speech_thresh:
+            return []
+        return [
+            TimedWord(
+                word.text,
+                min(pending.end, pending.start + int(word.start_s * SAMPLE_RATE_HZ)),
+                min(pending.end, pending.start + int(word.end_s * SAMPLE_RATE_HZ)),
+                word.probability,
+            )
+            for word in result.words
+            if word.text.strip()
+        ]
+
+    def _take_words(self, pending: _Pending, words: list[TimedWord]) -> Update:
+        if pending.job_class is JobClass.FINAL and not pending.forced:
+            goes_on, self._mid_speech = self._mid_speech, False
+            update = self._transcript.final(words, pending.end, goes_on=goes_on)
+            self._intake.window_done(pending.end)
+            self._window = None
+            return update
+        if pending.forced:
+            update = self._transcript.forced(words, pending.end - HOLD_BACK_SAMPLES, pending.end)
+            # What was held back has to be heard again.
+            self._intake.heard = min(self._intake.heard, pending.end - HOLD_BACK_SAMPLES)
+        else:
+            update = self._transcript.partial(words, pending.end)
+        self.ledger.settle_decoded(min(self._transcript.decode_from, self.ledger.received))
+        return update
+
+    def _failed(self, pending: _Pending) -> None:
+        """The engine cannot decode this window. A partial is tried again with more audio."""
+        if pending.job_class is JobClass.PARTIAL:
+            return
+        self._publish(self._transcript.give_up())
+        start_s, end_s = pending.start / SAMPLE_RATE_HZ, pending.end / SAMPLE_RATE_HZ
+        self._warn(f"{EngineFailedError.code}: the audio from {start_s:.3f} s to {end_s:.3f} s could not be decoded")
+        self.ledger.settle_refused(pending.end)
+        self._transcript.final([], pending.end)
+        if not pending.forced:
+            self._intake.window_done(pending.end)
+            self._window = None
+
+    # Messages out
+
+    def _publish(self, update: Update) -> None:
+        if not update.completed and update.provisional is None:
+            return
+        self._events.append(SendSegments(update.completed, update.provisional))
+        self._holds_warnings = False
+        self._flush_warnings()
+
+    def _warn(self, text: str) -> None:
+        """Where the peer left the language open, warnings wait until the first text is out.
+
+        WhisperLive's Chrome extension takes the second message for the language, whatever it is.
+        """
+        self._held_warnings.append(text)
+        if not self._holds_warnings:
+            self._flush_warnings()
+
+    def _flush_warnings(self) -> None:
+        self._events.extend(SendWarning(text) for text in self._held_warnings)
+        self._held_warnings.clear()
+
+    # The end
+
+    def _end(self, reason: SttError | None) -> None:
+        if self._is_ending or self._is_closed:
+            return
+        self._ending = reason
+        self._is_ending = True
+        self._pump()
+
+    def _finish(self) -> None:
+        reason = self._ending
+        ledger = self.ledger
+        if reason is not None and ledger.refused:
+            decoded_s = (ledger.settled - ledger.refused) / SAMPLE_RATE_HZ
+            refused_s = ledger.refused / SAMPLE_RATE_HZ
+            self._warn(f"{reason.code}: decoded up to {decoded_s:.3f} s; {refused_s:.3f} s of audio were refused")
+        self._flush_warnings()
+        if isinstance(reason, SessionLimitError):
+            self._events.append(SendDisconnect())
+        self._is_closed = True
+        self._events.append(Close(reason.close_code, str(reason)) if reason else Close(1000, ""))

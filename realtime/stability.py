@@ -1,0 +1,100 @@
+"""Which words of a growing stream of hypotheses are final (local agreement).
+
+Every hypothesis is a list of words with absolute times. Words that were completed before and
+still lie in the decoded window are found again by text and time (edit distance) and skipped; of
+the rest, the common beginning of two successive hypotheses is stable if it keeps a distance from
+the edge of the audio, where the last word may be half heard.
+
+Pure: no samples, no sockets, no clock. After Machacek et al. 2023 (arXiv 2307.14743), with words
+compared in a normalised form, so that a flickering comma does not hold a word back.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["TimedWord", "agreed_prefix", "before_loop", "ends_sentence", "normalised", "skip_completed"]
+
+TIME_WEIGHT_PER_S = 1.0
+"""How much a second of misplacement weighs, in units of one wrong word."""
+LOOP_WORDS = 6
+LOOP_SPAN_S = 0.4
+"""Nobody says six words in less than this; a model that repeats itself at the edge of the audio does."""
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """One word with its place on the sample clock, in samples; `text` keeps its leading blank."""
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+def normalised(text: str) -> str:
+    """Case-folded letters and digits only (Unicode NFKC); punctuation does not count."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded if char.isalnum())
+
+
+def ends_sentence(text: str) -> bool:
+    """True if the word closes a sentence."""
+    return text.rstrip("\"'”’)» ").endswith(SENTENCE_ENDS)
+
+
+def before_loop(words: Sequence[TimedWord], rate_hz: int) -> Sequence[TimedWord]:
+    """The words up to where too many of them share too little time (a repetition loop)."""
+    for first in range(len(words) - LOOP_WORDS + 1):
+        if words[first + LOOP_WORDS - 1].end - words[first].start < LOOP_SPAN_S * rate_hz:
+            return words[:first]
+    return words
+
+
+def skip_completed(completed: Sequence[TimedWord], words: Sequence[TimedWord], rate_hz: int) -> int:
+    """How many of `words` stand for the `completed` ones that are still in the window.
+
+    All of `completed` must be used up; words that match nothing count as errors, as does the
+    distance between the boundary and the end of the last completed word. So a word that was heard
+    a little differently this time is neither said twice nor lost.
+    """
+    if not completed:
+        return 0
+    old = [normalised(word.text) for word in completed]
+    boundary = completed[-1].end
+    row = [float(j) for j in range(len(words) + 1)]
+    for i, gone in enumerate(old):
+        previous, row = row, [i + 1.0]
+        for j, word in enumerate(words):
+            shift_s = abs(_middle(word) - _middle(completed[i])) / rate_hz
+            change = (normalised(word.text) != gone) + min(1.0, TIME_WEIGHT_PER_S * shift_s)
+            row.append(min(previous[j] + change, previous[j + 1] + 1.0, row[j] + 1.0))
+    costs = [cost + _misplacement(words, j, boundary) / rate_hz for j, cost in enumerate(row)]
+    return min(range(len(costs)), key=costs.__getitem__)
+
+
+def _middle(word: TimedWord) -> float:
+    return (word.start + word.end) / 2
+
+
+def _misplacement(words: Sequence[TimedWord], j: int, boundary: int) -> float:
+    """Samples by which the cut before `words[j]` contradicts the end of the completed audio."""
+    late = max(0.0, _middle(words[j - 1]) - boundary) if j > 0 else 0.0
+    early = max(0.0, boundary - _middle(words[j])) if j < len(words) else 0.0
+    return TIME_WEIGHT_PER_S * (late + early)
+
+
+def agreed_prefix(previous: Sequence[TimedWord], current: Sequence[TimedWord], edge: int) -> int:
+    """How many words at the beginning of `current` the previous hypothesis had too.
+
+    Words that end after `edge` (a sample) do not count, nor does the very last word of `current`.
+    """
+    count = 0
+    for before, now in zip(previous, current[:-1], strict=False):
+        if normalised(before.text) != normalised(now.text) or now.end > edge:
+            break
+        count += 1
+    return count
