@@ -80,6 +80,8 @@ class ModelInfo:
     is_demo: bool = False
     pad_frames: int = MAX_FRAMES
     """Windows are padded to at least this many mel frames; 0 = encode at their own length."""
+    tail_frames: int = 0
+    """Silent mel frames that follow the content in any case, within MAX_FRAMES."""
 
     @property
     def is_multilingual(self) -> bool:
