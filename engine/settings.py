@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         True, "RESULT_KEY", ("--no-result-key",), "also send segments as `result`, with times as numbers"
     )
     auth_token: SecretStr | None = _row(
-        None, "WHISPER_AUTH_TOKEN", (), "secret that clients must show (8 to 512 characters)"
+        None, "WHISPER_AUTH_TOKEN", (), "secret that clients must show (16 to 512 characters)"
     )
     token_file: Path | None = _row(
         None, "WHISPER_AUTH_TOKEN_FILE", ("--token-file",), "file that holds the secret in its first line"
@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "info", "LOG_LEVEL", ("--log-level",), "debug, info, warning or error"
     )
+
+    @field_validator("compute_type", "device", "log_format", "log_level", mode="before")
+    @classmethod
+    def _fold_case(cls, value: object) -> object:
+        """`INFO`, as deployments of the seed project say, is `info`."""
+        return value.strip().lower() if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(
@@ -279,8 +285,8 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
     return "; ".join(lines)
 
 
-MIN_TOKEN_CHARS = 8
-"""Shorter secrets can be guessed over the network within days."""
+MIN_TOKEN_CHARS = 16
+"""A random secret of this length cannot be guessed over a network, however fast it is tried."""
 MAX_TOKEN_CHARS = 512
 """A token must fit into a URL path segment and a header line."""
 
@@ -323,7 +329,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     warnings = []
     for name in sorted(environ):
         if name.startswith(("WHISPER_", "WHISPERLIVE_")) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            # The names share their beginnings, so that much likeness means nothing.
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
             warnings.append(f"{name} is no setting{hint}")
     return warnings

@@ -26,6 +26,13 @@ VAD_FRAME_SAMPLES = 512
 CONTEXT_SAMPLES = 64
 """Samples of the previous frame that the network sees before the new ones."""
 STATE_SIZE = 128
+QUIET_PROBABILITY = 0.15
+QUIET_FRAMES = 31
+"""After this much silence (1 s) the recurrent state starts afresh.
+
+Over long silence the state drifts: after 60 s of digital zeros the first word of a recording that
+scores 0.87 from a fresh state scores 0.38, below any usual threshold, and would be lost.
+"""
 
 
 class SpeechDetector(Protocol):
@@ -56,10 +63,9 @@ class SileroDetector:
 
     def __init__(self) -> None:
         self._session = _session()
-        self._hidden: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
-        self._cell: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
         self._context: FloatArray = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
         self._pending: FloatArray = np.zeros(0, dtype=np.float32)
+        self._reset()
 
     def push(self, samples: FloatArray) -> list[float]:
         """Take float32 samples; return one probability per completed frame of 512 samples."""
@@ -71,6 +77,25 @@ class SileroDetector:
         frames = audio[: n_frames * VAD_FRAME_SAMPLES].reshape(n_frames, VAD_FRAME_SAMPLES)
         contexts = np.vstack([self._context[None, :], frames[:-1, -CONTEXT_SAMPLES:]])
         self._context = frames[-1, -CONTEXT_SAMPLES:].copy()
-        inputs = {"input": np.hstack([contexts, frames]), "h": self._hidden, "c": self._cell}
-        probabilities, self._hidden, self._cell = self._session.run(None, inputs)
-        return [float(p) for p in np.asarray(probabilities).reshape(-1)]
+        inputs = np.hstack([contexts, frames])
+        probabilities: list[float] = []
+        while len(probabilities) < n_frames:
+            probabilities += self._run(inputs[len(probabilities) :])
+        return probabilities
+
+    def _reset(self) -> None:
+        self._hidden: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
+        self._cell: FloatArray = np.zeros((1, 1, STATE_SIZE), dtype=np.float32)
+        self._n_quiet = 0
+
+    def _run(self, inputs: FloatArray) -> list[float]:
+        """Probabilities of all frames, or of those up to a reset: how frames are grouped changes nothing."""
+        found, hidden, cell = self._session.run(None, {"input": inputs, "h": self._hidden, "c": self._cell})
+        probabilities = [float(p) for p in np.asarray(found).reshape(-1)]
+        for index, probability in enumerate(probabilities):
+            self._n_quiet = self._n_quiet + 1 if probability < QUIET_PROBABILITY else 0
+            if self._n_quiet >= QUIET_FRAMES:
+                self._reset()
+                return probabilities[: index + 1]
+        self._hidden, self._cell = hidden, cell
+        return probabilities

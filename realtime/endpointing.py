@@ -20,18 +20,19 @@ from engine.vad import VAD_FRAME_SAMPLES
 
 __all__ = ["EndpointOptions", "Endpointer", "Window"]
 
-UNGATED_SILENCE_SAMPLES = 10 * SAMPLE_RATE_HZ
-"""Without gating, a stretch in which no speech was found is decoded once it is this long."""
+UNGATED_SILENCE_SAMPLES = 8 * SAMPLE_RATE_HZ
+"""Without gating, a stretch in which no speech was found is decoded once it is this long: before it fills
+the default backlog of 10 s, which would cost a decode of its own."""
 
 
 @dataclass(frozen=True)
 class EndpointOptions:
     """Thresholds in probability, durations in milliseconds (names as in faster-whisper's VadOptions)."""
 
-    threshold: float = 0.5
-    neg_threshold: float = 0.35
+    threshold: float = 0.4
+    neg_threshold: float = 0.25
     min_silence_ms: int = 600
-    speech_pad_ms: int = 300
+    speech_pad_ms: int = 400
     gated: bool = True
 
 
@@ -39,12 +40,14 @@ class EndpointOptions:
 class Window:
     """A stretch to decode: [start, end), end None while it is open; all in samples.
 
-    `last_speech` is the end of the last frame so far that was speech (0: none).
+    `last_speech` is the end of the last frame so far that was speech (0: none). `is_cut` tells that
+    it ends for want of audio and not in silence: a word may go on in the next one.
     """
 
     start: int
     end: int | None = None
     last_speech: int = 0
+    is_cut: bool = False
 
 
 class Endpointer:
@@ -69,11 +72,6 @@ class Endpointer:
             return self.windows[0].start
         return max(self._last_end, self._frame_end - self._pad)
 
-    @property
-    def in_speech(self) -> bool:
-        """True while the last frames are speech, or too short a pause in it."""
-        return self._in_speech
-
     def push(self, probability: float) -> None:
         """Take the next frame's probability of speech."""
         start = self._frame_end
@@ -83,9 +81,10 @@ class Endpointer:
         elif probability >= self._options.threshold:
             self._begin(start)
         elif not self._options.gated:
-            window = self.windows[-1]
-            if self._frame_end - window.start >= UNGATED_SILENCE_SAMPLES:
-                self._close(self._frame_end)
+            # The detector may be late: speech may have begun within the padding.
+            end = self._frame_end - self._pad
+            if end - self.windows[-1].start >= UNGATED_SILENCE_SAMPLES:
+                self._close(end)
 
     def finish(self, end: int) -> None:
         """Close whatever is open at sample `end`, the end of the audio received.
@@ -95,6 +94,7 @@ class Endpointer:
         self._in_speech = False
         self._silence_start = None
         if self.windows and self.windows[-1].end is None and self.windows[-1].start < end:
+            self.windows[-1].is_cut = True
             self._close(end)
 
     def _begin(self, start: int) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 
 from engine.types import SAMPLE_RATE_HZ, FloatArray
 from engine.vad import SpeechDetector
+from realtime.audioformat import FORMATS
 from realtime.buffer import AudioBuffer
 from realtime.endpointing import Endpointer, EndpointOptions, Window
 from realtime.frames import FrameDecoder
@@ -20,8 +21,8 @@ from realtime.protocol import Handshake
 
 __all__ = ["Intake"]
 
-INGEST_BYTES = 32_768
-"""Raw audio is taken in pieces of this size, so that one message cannot overfill the backlog."""
+INGEST_S = 0.25
+"""Raw audio is taken in pieces of this length, so that one message cannot overfill the backlog."""
 
 
 class Intake:
@@ -37,7 +38,9 @@ class Intake:
         self._detector = detector
         self._frames = FrameDecoder(handshake.audio_format, handshake.sample_rate_hz)
         self._buffer = AudioBuffer(n_mels)
-        self._endpointer = Endpointer(_endpoint_options(handshake))
+        self._endpointer = Endpointer(_endpoint_options(handshake, max_backlog_s))
+        bytes_per_s = FORMATS[handshake.audio_format].bytes_per_sample * handshake.sample_rate_hz
+        self._ingest_bytes = int(INGEST_S * bytes_per_s)
         self._inbox: deque[memoryview] = deque()
         self._late_samples = 0
         self._is_finished = False
@@ -59,20 +62,20 @@ class Intake:
         return bool(self._inbox)
 
     @property
+    def backlog_samples(self) -> int:
+        """Audio taken in that no decode has listened to and that is not settled otherwise."""
+        return self.ledger.received - max(self.heard, self.ledger.settled)
+
+    @property
     def room_samples(self) -> int:
         """What the backlog still takes; 0 or less: full."""
-        return self._max_backlog_samples - (self.ledger.received - max(self.heard, self.ledger.settled))
+        return self._max_backlog_samples - self.backlog_samples
 
     @property
     def has_open_window(self) -> bool:
         """True if audio was received that is in a window still open."""
         windows = self._endpointer.windows
         return bool(windows) and windows[-1].end is None and windows[-1].start < self.end_samples
-
-    @property
-    def in_speech(self) -> bool:
-        """True if the audio so far ends in speech, as far as known."""
-        return self._endpointer.in_speech
 
     def add(self, data: bytes) -> None:
         """Put raw bytes into the inbox."""
@@ -86,9 +89,9 @@ class Intake:
         """Take in what there is room for; `to_the_end`: everything, and close the last window."""
         while self._inbox and (to_the_end or self.room_samples > 0):
             data = self._inbox.popleft()
-            if len(data) > INGEST_BYTES:
-                self._inbox.appendleft(data[INGEST_BYTES:])
-                data = data[:INGEST_BYTES]
+            if len(data) > self._ingest_bytes:
+                self._inbox.appendleft(data[self._ingest_bytes :])
+                data = data[: self._ingest_bytes]
             self._ingest(self._frames.push(data))
         if to_the_end and not self._is_finished:
             self._is_finished = True
@@ -110,19 +113,24 @@ class Intake:
         self.ledger.settle_silent(silent_until)
         return silent_until
 
-    def settle_rest(self) -> None:
-        """No windows are left: what is not settled was silent."""
+    def settle_rest(self) -> int:
+        """No windows are left: what is not settled was silent. Returns the late samples, refused."""
         self.ledger.settle_silent(self.ledger.received)
-        self.refuse_rest()
+        return self.refuse_rest()
 
-    def refuse_rest(self) -> None:
-        """Count everything not settled as refused, audio in the inbox and late audio included."""
+    def refuse_rest(self) -> int:
+        """Count everything not settled as refused, audio in the inbox and late audio included.
+
+        Returns how many samples that are.
+        """
+        settled = self.ledger.settled
         n_bytes = sum(len(data) for data in self._inbox) + self._frames.pending_bytes
         raw = self._frames.samples_for_bytes(n_bytes)
         self._inbox.clear()
         self.ledger.received += raw + self._late_samples
         self._late_samples = 0
         self.ledger.settle_refused(self.ledger.received)
+        return self.ledger.settled - settled
 
     def discard_before(self, sample: int) -> None:
         """Forget frames that no decode will need."""
@@ -144,7 +152,7 @@ class Intake:
                 self._endpointer.push(probability)
 
 
-def _endpoint_options(handshake: Handshake) -> EndpointOptions:
+def _endpoint_options(handshake: Handshake, max_backlog_s: float) -> EndpointOptions:
     asked = handshake.vad
     default = EndpointOptions()
     threshold = default.threshold if asked.threshold is None else asked.threshold
@@ -152,11 +160,13 @@ def _endpoint_options(handshake: Handshake) -> EndpointOptions:
     if neg_threshold is None:
         neg_threshold = max(0.01, threshold - (default.threshold - default.neg_threshold))
     silence_ms = asked.min_silence_duration_ms
-    pad_ms = asked.speech_pad_ms
+    pad_ms = default.speech_pad_ms if asked.speech_pad_ms is None else asked.speech_pad_ms
+    # In silence the padding is all that is kept; were it the whole backlog, no more would be read.
+    pad_ms = min(pad_ms, int(max_backlog_s * 1000 / 2))
     return EndpointOptions(
         threshold=threshold,
         neg_threshold=min(neg_threshold, threshold),
         min_silence_ms=default.min_silence_ms if silence_ms is None else silence_ms,
-        speech_pad_ms=default.speech_pad_ms if pad_ms is None else pad_ms,
+        speech_pad_ms=pad_ms,
         gated=handshake.use_vad,
     )

@@ -60,12 +60,11 @@ CLOSE_CODES: Mapping[int, CloseCode] = MappingProxyType(
         1007: CloseCode("bad_json", "a frame is not UTF-8, or not JSON that can be read", False),
         1008: CloseCode("policy", "no valid token, or a value out of its legal range", False),
         1009: CloseCode("too_big", "one message is larger than its limit", False),
-        1011: CloseCode("internal", "the server failed; reconnect and go on", True),
+        1011: CloseCode("internal", "the server failed; reconnect", True),
         1013: CloseCode("full", "the server is at capacity; come back after the time in WAIT", True),
         4000: CloseCode("idle", "no bytes arrived for too long", True),
-        4001: CloseCode("taken_over", "another connection has taken this session over", False),
         4002: CloseCode("session_limit", "the longest connection time is over; reconnect", True),
-        4003: CloseCode("slow_reader", "the client did not read its messages; reconnect and resume", True),
+        4003: CloseCode("slow_reader", "the client did not read its messages; reconnect", True),
     }
 )
 """WebSocket close codes (RFC 6455 section 7.4.1; 4000 to 4003 are this server's own)."""
@@ -106,16 +105,9 @@ def _check_times(start_ms: int, end_ms: int) -> None:
         raise ValueError(f"start_ms {start_ms}, end_ms {end_ms}: legal: 0 <= start_ms <= end_ms")
 
 
-def server_ready(uid: str, warnings: Sequence[str] = ()) -> Message:
-    """The first message of every stream; clients read it as the permission to send audio.
-
-    Warnings ride along as an extra key instead of messages of their own: WhisperLive's Chrome
-    extension takes the first message, whatever it is, for readiness, and the second for language.
-    """
-    message: Message = {"uid": uid, "message": "SERVER_READY", "backend": BACKEND}
-    if warnings:
-        message["warnings"] = list(warnings)
-    return message
+def server_ready(uid: str) -> Message:
+    """The first message of every stream; clients read it as the permission to send audio."""
+    return {"uid": uid, "message": "SERVER_READY", "backend": BACKEND}
 
 
 def wait(uid: str, minutes: float) -> Message:

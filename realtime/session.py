@@ -25,6 +25,7 @@ from realtime.language import LanguageLock
 from realtime.ledger import Ledger
 from realtime.protocol import Handshake
 from realtime.stability import TimedWord
+from realtime.timers import Due, SessionLimits, Timers
 from realtime.transcript import Transcript, Update
 
 __all__ = ["Session", "SessionLimits"]
@@ -41,19 +42,8 @@ MAX_OPEN_WINDOW_SAMPLES = 15 * SAMPLE_RATE_HZ
 """Speech without agreement is completed at this length, so that latency cannot grow."""
 HOLD_BACK_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Words this close to a forced cut are decoded again with what follows."""
-STARVATION_S = 2.0
-"""Without new audio for this long, what was heard is completed: the peer may be waiting for it."""
 HALLUCINATION_LOGPROB = -1.0
 """Below this mean log-probability (OpenAI's threshold) a window that sounds like no speech is dropped."""
-
-
-@dataclass(frozen=True)
-class SessionLimits:
-    """What the operator allows one stream."""
-
-    max_backlog_s: float = 10.0
-    idle_timeout_s: float = 120.0
-    max_connection_time_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,13 +79,12 @@ class Session:
         self._jobs: dict[int, _Pending] = {}
         self._last_job_id = 0
         self._window: Window | None = None
-        self._mid_speech = False
         self._ending: SttError | None = None
         self._is_ending = False
         self._is_closed = False
         self._warned_text = False
-        self._started_s = now_s
-        self._last_audio_s = now_s
+        self._shown_until = 0
+        self._timers = Timers(limits, now_s)
         self._held_warnings = list(handshake.warnings)
         self._holds_warnings = handshake.wants_language
         if handshake.language is not None and handshake.wants_language:
@@ -113,13 +102,13 @@ class Session:
             if self._ending is not None:
                 self._intake.add_late(data)
             return
-        self._last_audio_s = now_s
+        self._timers.received(now_s, audio=bool(data))
         self._intake.add(data)
         self._pump()
 
     def receive_text(self, now_s: float) -> None:
         """Take a text message that is not END_OF_AUDIO: the protocol has none after the handshake."""
-        self._last_audio_s = now_s
+        self._timers.received(now_s, audio=False)
         if not (self._warned_text or self._is_ending or self._is_closed):
             self._warned_text = True
             self._warn("text messages after the handshake are ignored, except END_OF_AUDIO")
@@ -130,7 +119,7 @@ class Session:
 
     def drain(self) -> None:
         """The server shuts down: decode what is left, then close with 1001."""
-        self._end(DrainingError("the server is shutting down; reconnect later or elsewhere"))
+        self._end(_draining())
 
     def result(self, job_id: int, outcome: WindowResult | SttError, now_s: float) -> None:
         """Take the outcome of a `Decode`; ids cancelled meanwhile are ignored."""
@@ -138,8 +127,7 @@ class Session:
         if pending is None or self._is_closed:
             return
         if not self.wants_audio:
-            # Reading was paused by us: the peer has not been silent.
-            self._last_audio_s = now_s
+            self._timers.not_reading(now_s)
         self._intake.heard = max(self._intake.heard, pending.end)
         if isinstance(outcome, SttError):
             self._failed(pending)
@@ -151,15 +139,12 @@ class Session:
         """Let time pass: starvation, idleness, the session limit."""
         if self._is_closed or self._is_ending:
             return
-        limit_s = self._limits.max_connection_time_s
-        if limit_s is not None and now_s >= self._started_s + limit_s:
-            self._end(SessionLimitError(f"the session limit of {limit_s:g} s is over"))
-        elif not self.wants_audio:
-            self._last_audio_s = now_s
-        elif now_s >= self._last_audio_s + self._limits.idle_timeout_s:
+        due = self._timers.due(now_s, reading=self.wants_audio, starving=self._intake.has_open_window)
+        if due is Due.OVERTIME:
+            self._end(SessionLimitError(f"the session limit of {self._limits.max_connection_time_s:g} s is over"))
+        elif due is Due.IDLE:
             self._end(IdleError(f"no bytes for {self._limits.idle_timeout_s:g} s"))
-        elif now_s >= self._last_audio_s + STARVATION_S and self._intake.has_open_window:
-            self._mid_speech = self._intake.in_speech
+        elif due is Due.STARVED:
             self._intake.close_window()
             self._next_job()
 
@@ -167,11 +152,12 @@ class Session:
         """Time is up while draining: complete what was last shown, tell what was not decoded, close."""
         if self._is_closed:
             return
+        # Even a peer that has sent all must learn that its end is missing.
+        self._ending = self._ending or _draining()
         self._cancel_jobs()
         self._publish(self._transcript.give_up())
-        self.ledger.settle_decoded(min(self._intake.heard, self.ledger.received))
-        self._intake.refuse_rest()
-        self._finish()
+        self.ledger.settle_decoded(min(self._shown_until, self.ledger.received))
+        self._finish(self._intake.refuse_rest())
 
     def disconnected(self) -> None:
         """The peer is gone: nothing can be delivered any more."""
@@ -192,17 +178,17 @@ class Session:
         """When `tick` has something to do, if nothing else happens; None: never."""
         if self._is_closed or self._is_ending:
             return None
-        deadlines = [self._last_audio_s + self._limits.idle_timeout_s]
-        if self._intake.has_open_window:
-            deadlines.append(self._last_audio_s + STARVATION_S)
-        if self._limits.max_connection_time_s is not None:
-            deadlines.append(self._started_s + self._limits.max_connection_time_s)
-        return min(deadlines)
+        return self._timers.next_s(starving=self._intake.has_open_window)
 
     @property
     def ledger(self) -> Ledger:
         """Where the samples went."""
         return self._intake.ledger
+
+    @property
+    def backlog_samples(self) -> int:
+        """Audio taken in that waits for its first decode."""
+        return self._intake.backlog_samples
 
     @property
     def wants_audio(self) -> bool:
@@ -222,6 +208,12 @@ class Session:
     # Decoding
 
     def _pump(self) -> None:
+        self._take_in()
+        # Silence is settled only by now, and may have made room for bytes that no result would fetch.
+        while self._intake.has_raw and self._intake.room_samples > 0:
+            self._take_in()
+
+    def _take_in(self) -> None:
         self._intake.pump(to_the_end=self._is_ending)
         for text in self._intake.take_warnings():
             self._warn(text)
@@ -230,14 +222,21 @@ class Session:
     def _next_job(self) -> None:
         if self._is_closed:
             return
-        self._transcript.silence(self._intake.settle_silence())
-        self._intake.discard_before(min(self.ledger.settled, self._transcript.decode_from))
-        head = self._intake.head
+        self._settle()
+        while (head := self._intake.head) and head.end is not None and head.end <= self._transcript.decode_from:
+            # A forced decode has heard all of it before its end was known.
+            self._cancel_jobs()
+            self._publish(self._transcript.pass_over())
+            self._intake.window_done(head.end)
+            self._settle()
         if head is not None:
             self._decode_head(head)
         elif self._is_ending and not self._jobs:
-            self._intake.settle_rest()
-            self._finish()
+            self._finish(self._intake.settle_rest())
+
+    def _settle(self) -> None:
+        self._transcript.silence(self._intake.settle_silence())
+        self._intake.discard_before(min(self.ledger.settled, self._transcript.decode_from))
 
     def _decode_head(self, head: Window) -> None:
         if head is not self._window:
@@ -301,6 +300,7 @@ class Session:
         if found is not None:
             self._events.append(SendLanguage(*found))
         if self._language.code is not None or is_final:
+            self._shown_until = max(self._shown_until, pending.end)
             self._publish(self._take_words(pending, words))
 
     def _words(self, pending: _Pending, result: WindowResult) -> list[TimedWord]:
@@ -320,8 +320,8 @@ class Session:
 
     def _take_words(self, pending: _Pending, words: list[TimedWord]) -> Update:
         if pending.job_class is JobClass.FINAL and not pending.forced:
-            goes_on, self._mid_speech = self._mid_speech, False
-            update = self._transcript.final(words, pending.end, goes_on=goes_on)
+            is_cut = self._window is not None and self._window.is_cut
+            update = self._transcript.final(words, pending.end, goes_on=is_cut)
             self._intake.window_done(pending.end)
             self._window = None
             return update
@@ -378,15 +378,19 @@ class Session:
         self._is_ending = True
         self._pump()
 
-    def _finish(self) -> None:
+    def _finish(self, n_refused: int) -> None:
+        """Close; the last `n_refused` samples came to nothing."""
         reason = self._ending
-        ledger = self.ledger
-        if reason is not None and ledger.refused:
-            decoded_s = (ledger.settled - ledger.refused) / SAMPLE_RATE_HZ
-            refused_s = ledger.refused / SAMPLE_RATE_HZ
+        if reason is not None and n_refused:
+            decoded_s = (self.ledger.received - n_refused) / SAMPLE_RATE_HZ
+            refused_s = n_refused / SAMPLE_RATE_HZ
             self._warn(f"{reason.code}: decoded up to {decoded_s:.3f} s; {refused_s:.3f} s of audio were refused")
         self._flush_warnings()
         if isinstance(reason, SessionLimitError):
             self._events.append(SendDisconnect())
         self._is_closed = True
         self._events.append(Close(reason.close_code, str(reason)) if reason else Close(1000, ""))
+
+
+def _draining() -> DrainingError:
+    return DrainingError("the server is shutting down; reconnect later or elsewhere")

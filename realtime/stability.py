@@ -47,10 +47,15 @@ def ends_sentence(text: str) -> bool:
 
 
 def before_loop(words: Sequence[TimedWord], rate_hz: int) -> Sequence[TimedWord]:
-    """The words up to where too many of them share too little time (a repetition loop)."""
+    """The words up to where too many of them share too little time (a repetition loop).
+
+    What is repeated was said once: a word in front that takes its time is kept.
+    """
+    shortest = LOOP_SPAN_S / LOOP_WORDS * rate_hz
     for first in range(len(words) - LOOP_WORDS + 1):
         if words[first + LOOP_WORDS - 1].end - words[first].start < LOOP_SPAN_S * rate_hz:
-            return words[:first]
+            crowd = range(first, first + LOOP_WORDS)
+            return words[: next((n for n in crowd if words[n].end - words[n].start < shortest), first + 1)]
     return words
 
 

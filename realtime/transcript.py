@@ -23,7 +23,7 @@ __all__ = ["Transcript", "Update"]
 
 EDGE_SAMPLES = int(0.3 * SAMPLE_RATE_HZ)
 """A word that ends closer to the end of the audio than this may be half heard."""
-COMPLETE_AFTER_SAMPLES = 3 * SAMPLE_RATE_HZ
+COMPLETE_AFTER_SAMPLES = int(2.5 * SAMPLE_RATE_HZ)
 """Agreed words are completed at a sentence end, or once the audio is this far ahead of the first."""
 RUNNING_START_SAMPLES = 4 * SAMPLE_RATE_HZ
 """Completed audio that is decoded again, so that the next words are not heard out of the blue."""
@@ -51,6 +51,7 @@ class Transcript:
     def __init__(self, *, word_timestamps: bool = False) -> None:
         self._word_timestamps = word_timestamps
         self._running_start: list[TimedWord] = []
+        self._joined_at: int | None = None
         self._hypothesis: list[TimedWord] = []
         self._open_start_ms: int | None = None
         self._last_end_ms = 0
@@ -60,15 +61,13 @@ class Transcript:
 
     def begin_window(self, start: int) -> None:
         """A new stretch of speech begins at sample `start`."""
-        if not self._running_start:
-            self.decode_from = start
+        if self._joined_at is None:
+            self.decode_from = max(self.decode_from, start)
 
     def silence(self, until: int) -> None:
         """Nothing was said before sample `until`: a running start that ends well before it is useless."""
-        if self._running_start and until - self._running_start[-1].end < SPLIT_GAP_SAMPLES:
-            return
-        self._running_start = []
-        self.decode_from = max(self.decode_from, until)
+        if self._joined_at is None or until - self._joined_at >= SPLIT_GAP_SAMPLES:
+            self._begin_anew(max(self.decode_from, until))
 
     def partial(self, words: Sequence[TimedWord], end: int) -> Update:
         """Take a hypothesis for the audio up to sample `end`, which goes on."""
@@ -84,28 +83,28 @@ class Transcript:
     def final(self, words: Sequence[TimedWord], end: int, *, goes_on: bool = False) -> Update:
         """Take the last decode of a window: all its words are completed.
 
-        With `goes_on` the window was cut off in mid-speech at sample `end`: a running start remains.
+        With `goes_on` the window was cut off at sample `end`, perhaps in mid-word: a running start
+        remains, and audio from after the last word in any case.
         """
         fresh = self._fresh(words)
         completed = self._complete(fresh)
-        kept = fresh or self._running_start
         self._hypothesis = []
         self._open_start_ms = None
-        self._running_start = []
-        self.decode_from = end
-        if goes_on and kept:
-            self._leave_behind(kept, [])
+        if goes_on:
+            self._join([*self._running_start, *fresh], end)
+        else:
+            self._begin_anew(end)
         return Update(completed, None)
 
     def forced(self, words: Sequence[TimedWord], hold_back_after: int, end: int) -> Update:
         """Take the decode of a window that is too long: words up to `hold_back_after` are completed.
 
-        If there are none, all are, and if nothing was said, the audio up to there is done with.
+        If nothing was said, the audio up to there is done with.
         """
         fresh = self._fresh(words)
-        n_sure = sum(1 for word in fresh if word.end <= hold_back_after) or len(fresh)
+        n_sure = sum(1 for word in fresh if word.end <= hold_back_after)
         following = fresh[n_sure].start if n_sure < len(fresh) else hold_back_after
-        reached = fresh[n_sure - 1].end if fresh else self.decode_from
+        reached = fresh[n_sure - 1].end if n_sure else self.decode_from
         if following - reached < SPLIT_GAP_SAMPLES and reached - self.decode_from < MIN_PROGRESS_SAMPLES:
             n_sure, following = len(fresh), end
         completed = self._complete(fresh[:n_sure])
@@ -113,9 +112,15 @@ class Transcript:
         if completed and following - fresh[n_sure - 1].end < SPLIT_GAP_SAMPLES:
             self._leave_behind(fresh[:n_sure], self._hypothesis[:1])
         else:
-            self._running_start = []
-            self.decode_from = max(reached, following - CLEAN_CUT_SAMPLES) if self._hypothesis else following
+            self._begin_anew(max(reached, following - CLEAN_CUT_SAMPLES) if self._hypothesis else following)
         return Update(completed, self._provisional())
+
+    def pass_over(self) -> Update:
+        """The window ends before `decode_from`: a forced decode has heard all of it already."""
+        heard_until = max([self.decode_from, *(word.end for word in self._hypothesis[-1:])])
+        update = self.give_up()
+        self.final([], heard_until)
+        return update
 
     def give_up(self) -> Update:
         """No further decode will come: complete the words last shown."""
@@ -133,13 +138,25 @@ class Transcript:
         boundary = done[-1].end
         pause = following[0].start - boundary if following else 0
         if ends_sentence(done[-1].text) and pause >= CLEAN_CUT_SAMPLES:
-            self._running_start = []
-            self.decode_from = boundary + pause // 2
-            return
-        known = [*self._running_start, *done]
-        kept = [word for word in known if word.start >= boundary - RUNNING_START_SAMPLES] or known[-1:]
-        self._running_start = kept
-        self.decode_from = max(self.decode_from, kept[0].start)
+            self._begin_anew(boundary + pause // 2)
+        else:
+            self._join([*self._running_start, *done], boundary)
+
+    def _join(self, known: Sequence[TimedWord], at: int) -> None:
+        """The next window begins before sample `at`, at the first of the `known` words that are near it."""
+        near = [word for word in known if word.start >= at - RUNNING_START_SAMPLES]
+        if not near and known and at - known[-1].end < SPLIT_GAP_SAMPLES:
+            near = [known[-1]]
+        start = near[0].start if near else max([at - RUNNING_START_SAMPLES, *(word.end for word in known[-1:])])
+        self._running_start = near
+        self._joined_at = at
+        self.decode_from = max(self.decode_from, start)
+
+    def _begin_anew(self, start: int) -> None:
+        """The next window begins at sample `start`, and all that is heard in it is new."""
+        self._running_start = []
+        self._joined_at = None
+        self.decode_from = start
 
     def _complete(self, words: Sequence[TimedWord]) -> tuple[Segment, ...]:
         segments = []

@@ -23,6 +23,7 @@ from realtime.outbox import Outbox
 from realtime.protocol import Handshake
 from realtime.session import MAX_WINDOW_SAMPLES, Session, SessionLimits
 from tests.fakes.engine import EnergyDetector, Hearing
+from tests.fakes.tones import word_number, word_text
 
 __all__ = ["Act", "Drive", "Plan", "SentMessage", "drive"]
 
@@ -81,6 +82,7 @@ class Drive:
         self.windows_s: list[float] = []
         self.max_buffered_s = 0.0
         self.max_backlog_s = 0.0
+        self.max_buffer_bytes = 0
         self.close: Close | None = None
         self._audio = audio
         self._chunks = self._schedule(audio)
@@ -101,9 +103,23 @@ class Drive:
         """All warnings, in order."""
         return [event.text for _, event in self.events if isinstance(event, SendWarning)]
 
+    @property
+    def said(self) -> list[int | str]:
+        """The numbers of all completed tone words; other texts as they are."""
+        return [_number_or_text(text) for text in self.text.split()]
+
     def of_kind(self, key: str) -> list[SentMessage]:
         """Messages as received that have this key."""
         return [message for message in self.sent if key in message.body]
+
+    def seen_at_s(self, number: int) -> float:
+        """When the peer first read word `number`, provisional or completed. Raises StopIteration."""
+        text = word_text(number).strip()
+        return next(
+            message.at_s
+            for message in self.of_kind("segments")
+            if any(text in entry["text"].lower() for entry in message.body["segments"])
+        )
 
     # The run
 
@@ -237,6 +253,14 @@ class Drive:
             assert ledger.buffered == 0, ledger
         self.max_buffered_s = max(self.max_buffered_s, ledger.buffered / SAMPLE_RATE_HZ)
         self.max_backlog_s = max(self.max_backlog_s, self.session.backlog_samples / SAMPLE_RATE_HZ)
+        self.max_buffer_bytes = max(self.max_buffer_bytes, self.session._intake._buffer.size_bytes)
+
+
+def _number_or_text(text: str) -> int | str:
+    try:
+        return text if text.endswith("~") else word_number(text)
+    except ValueError:
+        return text
 
 
 def drive(

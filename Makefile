@@ -1,0 +1,67 @@
+# Every target installs what it needs into .venv: uv if it is there, else pip.
+# A newcomer needs `make demo` and `make test`; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo serve test lint types format bench env-template clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+demo: $(VENV)/.run  ## start the server, stream a sample with live captions, check the transcript
+	$(BIN)/python -m realtime.demo
+
+serve: $(VENV)/.run  ## start the server on 127.0.0.1:9090 (ARGS="--port 9100 ..." adds options)
+	$(BIN)/python -m realtime $(ARGS)
+
+test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name" adds options)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## apply ruff's format and safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.run  ## four live clients at once against the demo model: lateness, word errors
+	$(BIN)/python -m bench.live --clients 4 $(ARGS)
+
+env-template: $(VENV)/.run  ## write .env.template from the settings table
+	$(BIN)/python -m engine.settings > .env.template
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .venv-peer .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.run: pyproject.toml
+	@$(call install,.)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@$(call install,.[dev])
+	@touch $@ $(VENV)/.run
+
+define install
+if command -v uv >/dev/null 2>&1; then \
+	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV); \
+	uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
+else \
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(1)'; \
+fi
+endef
+
+# The peer whose client must keep working, in an environment of its own: without its dependencies
+# (torch and a GPU stack), plus what its client module imports; PyAudio is replaced by an empty module.
+.venv-peer/.done: Makefile
+	@$(PYTHON) -m venv .venv-peer
+	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps whisper-live==0.10.0
+	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check numpy scipy av websocket-client
+	@touch "$$(.venv-peer/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyaudio.py"
+	@touch $@

@@ -1,0 +1,263 @@
+"""The realtime process: start, serve, drain, exit code.
+
+Puts the engine, two listeners (WebSocket and health) and the connections together, answers
+readiness truthfully, and ends in the right order on SIGTERM: nobody new, finals out, close, exit 0.
+
+Knows nothing of messages or words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from engine.clock import Clock, MonotonicClock
+from engine.errors import SttError, UnauthorizedError
+from engine.metrics import Metrics
+from engine.owner import EngineOwner, EngineState
+from engine.service import EngineService
+from engine.settings import Settings
+from realtime.admission import Admission
+from realtime.auth import Authenticator, Gate
+from realtime.connection import Connection, Services, new_uid
+from realtime.health import Snapshot, health_app, ping_route
+from realtime.protocol import HandshakeRules
+from realtime.session import SessionLimits
+from realtime.transport import Limits, Listener, serve
+
+__all__ = ["EXIT_ENGINE_FATAL", "EXIT_START_FAILED", "RealtimeServer"]
+
+logger = logging.getLogger("realtime.server")
+
+DRAIN_S = 7.0
+"""Docker sends SIGKILL 10 s after SIGTERM; 8 s in all leave room for the kernel."""
+ABORT_S = 0.5
+"""What the last messages get after the drain."""
+EXIT_START_FAILED = 1
+EXIT_ENGINE_FATAL = 70
+"""EX_SOFTWARE of sysexits.h: the platform should restart the container."""
+DEMO_NOTE = (
+    "the demo model only knows about 700 English and 420 Spanish words, spoken by speech synthesizers; "
+    "it does not understand people. Set WHISPER_MODEL (small.en, turbo, large-v3, ...) for real speech"
+)
+CLOSE_S = 0.2
+"""What connections get to end on their own once there is nothing more to say."""
+WAITING_ROOM = 64
+"""Sockets beyond the clients: peers told to wait, health checks, handshakes under way."""
+
+
+class RealtimeServer:
+    """Everything of one realtime process; `run` serves until a signal or a fatal engine."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.clock = clock or MonotonicClock()
+        self._settings = settings
+        self._metrics = Metrics()
+        self._admission = Admission(settings.max_clients, settings.max_connection_time_s)
+        secret = settings.auth_token.get_secret_value() if settings.auth_token else None
+        self._gate = Gate(Authenticator(secret), clock=self.clock)
+        self._owner = EngineOwner(settings, self.clock)
+        self._engine = EngineService(self._owner, self.clock)
+        self._services = Services(
+            engine=self._engine,
+            admission=self._admission,
+            metrics=self._metrics,
+            clock=self.clock,
+            limits=SessionLimits(
+                max_backlog_s=settings.max_backlog_s,
+                idle_timeout_s=settings.idle_timeout_s,
+                max_connection_time_s=settings.max_connection_time_s,
+            ),
+            result_key=settings.result_key,
+            rules=self._rules,
+        )
+        self._connections: set[Connection] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._stop = asyncio.Event()
+        self._is_draining = False
+        self._started_unix_s = time.time()
+        self._started_s = self.clock.now_s()
+        self._port = 0
+
+    # Life
+
+    async def run(self) -> int:
+        """Serve; returns the process's exit code. Raises ConfigError if a port cannot be had."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop.set)
+        settings = self._settings
+        health = health_app(self, self._gate, trusted=settings.is_loopback)
+        health_listener = await serve(health, settings.effective_host, settings.health_port)
+        listener: Listener | None = None
+        try:
+            listener = await self._listen()
+            self._announce(listener.port, health_listener.port)
+            return await self._serve(listener)
+        finally:
+            await self._engine.stop()
+            await self._owner.stop()
+            for open_listener in (listener, health_listener):
+                if open_listener is not None:
+                    await open_listener.aclose(grace_s=CLOSE_S)
+
+    async def _listen(self) -> Listener:
+        settings = self._settings
+        app = Starlette(routes=[ping_route(self), Route("/", _index), WebSocketRoute("/{path:path}", self._accept)])
+        listener = await serve(
+            app,
+            settings.effective_host,
+            settings.port,
+            limits=Limits(connections=settings.max_clients + WAITING_ROOM),
+            ssl_certfile=settings.ssl_certfile,
+            ssl_keyfile=settings.ssl_keyfile,
+        )
+        self._port = listener.port
+        return listener
+
+    def _announce(self, port: int, health_port: int) -> None:
+        settings = self._settings
+        scheme = "wss" if settings.ssl_certfile else "ws"
+        secret = "with a secret" if self._gate.authenticator.required else "without a secret"
+        where = f"{scheme}://{settings.effective_host}:{port} ({secret}), health on port {health_port}"
+        logger.info("listening on %s; loading model %s", where, settings.effective_model)
+
+    async def _serve(self, listener: Listener) -> int:
+        self._owner.start()
+        self._engine.start()
+        stopped = asyncio.create_task(self._stop.wait())
+        ready = asyncio.create_task(self._owner.wait_ready())
+        fatal = asyncio.create_task(self._owner.wait_fatal())
+        tasks: list[asyncio.Task[Any]] = [stopped, ready, fatal]
+        try:
+            await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                self._welcome()
+                await asyncio.wait({stopped, fatal}, return_when=asyncio.FIRST_COMPLETED)
+        except SttError as error:
+            logger.error("%s", error)
+            return EXIT_START_FAILED
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._owner.state is EngineState.FATAL:
+            logger.error("the engine is down for good; exit %d lets the platform start anew", EXIT_ENGINE_FATAL)
+        code = EXIT_ENGINE_FATAL if self._owner.state is EngineState.FATAL else 0
+        await self._drain(listener)
+        return code
+
+    def _welcome(self) -> None:
+        info = self._owner.info
+        logger.info("ready: model %s on %s (%s)", info.name, info.device, info.compute_type)
+        if info.is_demo:
+            logger.warning("%s", DEMO_NOTE)
+
+    async def _drain(self, listener: Listener) -> None:
+        """Nobody new, finals out, close; whoever is left at DRAIN_S is told what was not decoded."""
+        self._is_draining = True
+        self._admission.close()
+        listener.stop_accepting()
+        logger.info("draining %d streams", len(self._connections))
+        for connection in list(self._connections):
+            connection.drain()
+        if not await self._wait_empty(DRAIN_S):
+            logger.warning("%d streams were not finished within %g s", len(self._connections), DRAIN_S)
+            for connection in list(self._connections):
+                connection.abort()
+            await self._wait_empty(ABORT_S)
+        logger.info("drained")
+
+    async def _wait_empty(self, timeout_s: float) -> bool:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_empty.wait(), timeout_s)
+        return self._is_empty.is_set()
+
+    # Connections
+
+    def _rules(self) -> HandshakeRules:
+        info = self._owner.info
+        return HandshakeRules(
+            model=info.name, languages=info.languages, new_uid=new_uid, default_language=self._settings.language
+        )
+
+    async def _accept(self, websocket: WebSocket) -> None:
+        entry = self._gate.admit(websocket.scope)
+        if not entry.ok:
+            self._metrics.session_refused(UnauthorizedError.code)
+            refusal = PlainTextResponse(entry.reason + "\n", status_code=entry.status, headers=entry.headers)
+            await websocket.send_denial_response(refusal)
+            return
+        await websocket.accept(subprotocol=entry.subprotocol)
+        connection = Connection(websocket, self._services)
+        self._connections.add(connection)
+        self._is_empty.clear()
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._is_empty.set()
+
+    # What health answers need
+
+    def readiness(self) -> tuple[bool, str]:
+        """True if a new stream would be served now; else why not."""
+        state = self._owner.state
+        if self._is_draining or self._stop.is_set():
+            return False, "draining: the server is shutting down"
+        if state is not EngineState.READY:
+            return False, f"{state.value}: the engine is not ready"
+        if self._admission.is_full:
+            return False, f"full: all {self._admission.max_clients} places are taken"
+        return True, "the model is loaded and has decoded"
+
+    def snapshot(self) -> Snapshot:
+        """Facts for /status."""
+        settings, stats = self._settings, self._engine.stats()
+        now_s = self.clock.now_s()
+        last_s = stats.last_success_s
+        return Snapshot(
+            started_unix_s=self._started_unix_s,
+            uptime_s=now_s - self._started_s,
+            port=self._port,
+            details={
+                "sessions": {"active": self._admission.n_active, "max": self._admission.max_clients},
+                "engine": {
+                    "state": self._owner.state.value,
+                    "model": settings.effective_model,
+                    "restarts": stats.restarts,
+                    "last_decode_seconds_ago": None if last_s is None else round(now_s - last_s, 1),
+                    "waiting": {job.name.lower(): counts.waiting for job, counts in stats.classes.items()},
+                },
+                "samples": self._metrics.sample_counts(),
+                "limits": {
+                    "max_connection_time_s": settings.max_connection_time_s,
+                    "idle_timeout_s": settings.idle_timeout_s,
+                    "max_backlog_s": settings.max_backlog_s,
+                },
+            },
+        )
+
+    def render_metrics(self) -> tuple[bytes, str]:
+        """Prometheus text and its content type."""
+        stats = self._engine.stats()
+        waiting = {job.name.lower(): counts.waiting for job, counts in stats.classes.items()}
+        self._metrics.engine(stats.restarts, waiting)
+        return self._metrics.render()
+
+
+async def _index(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("Live speech-to-text over WebSocket. /ping tells whether it is ready.\n")
