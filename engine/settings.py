@@ -77,7 +77,12 @@ class Settings(BaseSettings):
         "auto", "WHISPER_DEVICE", ("--device",), "auto: cuda if it works, else cpu"
     )
     cpu_threads: int = _row(
-        0, "WHISPER_CPU_THREADS", ("--cpu-threads",), "threads of the engine on a CPU; 0: all cores", ge=0, le=256
+        0,
+        "WHISPER_CPU_THREADS",
+        ("--cpu-threads",),
+        "threads of the engine on a CPU; 0: all cores, 1 for the demo model",
+        ge=0,
+        le=256,
     )
     language: str | None = _row(
         None,
@@ -124,7 +129,10 @@ class Settings(BaseSettings):
         le=600,
     )
     result_key: bool = _row(
-        True, "RESULT_KEY", ("--no-result-key",), "also send segments as `result`, with times as numbers"
+        True,
+        "RESULT_KEY",
+        ("--no-result-key",),
+        "send segments also as `result`, with times as numbers; the option turns it off",
     )
     auth_token: SecretStr | None = _row(
         None, "WHISPER_AUTH_TOKEN", (), "secret that clients must show (16 to 512 characters)"

@@ -24,6 +24,8 @@ from realtime.messages import CLOSE_CODES, CloseCode, Message, Segment, SegmentW
 
 __all__ = [
     "CLOSE_CODES",
+    "IGNORED_KEYS",
+    "READ_KEYS",
     "CloseCode",
     "Handshake",
     "HandshakeRules",
@@ -71,12 +73,12 @@ TELEPHONY_RATE_HZ = 8_000
 """What mu-law and A-law mean if no rate is given (ITU-T G.711)."""
 DEFAULT_RATE_HZ = 16_000
 
-_READ_KEYS = (
+READ_KEYS = (
     "uid", "language", "languages", "task", "model", "use_vad", "initial_prompt", "hotwords", "vad_parameters",
     "send_last_n_segments", "no_speech_thresh", "word_timestamps", "audio_format", "sample_rate_hz", "sample_rate",
     "protocol", "enable_diarization", "enable_translation",
 )  # fmt: skip
-_IGNORED_KEYS = (
+IGNORED_KEYS = (
     "max_clients", "max_connection_time", "same_output_threshold", "clip_audio", "hf_token", "target_language",
     "diarization_threshold", "max_speakers", "known_speakers",
 )  # fmt: skip
@@ -167,7 +169,7 @@ def parse_handshake(frame: str | bytes, rules: HandshakeRules) -> Handshake:
         audio_format=audio_format,
         sample_rate_hz=_sample_rate_hz(raw, audio_format),
         seed_protocol=choice(raw, "protocol", PROTOCOLS) == "seed",
-        warnings=tuple(warnings + _unsupported(raw) + misspelt(raw, (*_READ_KEYS, *_IGNORED_KEYS))),
+        warnings=tuple(warnings + _unsupported(raw) + misspelt(raw, (*READ_KEYS, *IGNORED_KEYS))),
     )
 
 

@@ -1,0 +1,137 @@
+"""The documents say what is true: commands, flags, files, tables and the Python example."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.settings import env_template, rows
+from engine.wer import word_errors
+from realtime import protocol
+from realtime.__main__ import parser as server_parser
+from realtime.client.options import make_parser as client_parser
+from realtime.messages import CLOSE_CODES
+from tests.serving import ROOT, Server, label, recording
+
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "PROTOCOL.md", "SECURITY.md", "CHANGELOG.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BEGIN, END = "<!-- settings: begin", "<!-- settings: end -->"
+
+
+def settings_table() -> str:
+    """The README's table of settings, from the one table in engine/settings.py."""
+    lines = ["| variable | option | default | meaning |", "|---|---|---|---|"]
+    for row in rows():
+        default = (
+            ""
+            if row.default is None
+            else f"`{row.default:g}`"
+            if isinstance(row.default, float)
+            else f"`{row.default}`"
+        )
+        legal = f" ({row.legal})" if row.legal and not row.is_switch else ""
+        flag = f"`{row.flags[0]}`" if row.flags else ""
+        meaning = (row.help + legal).replace("|", "\\|")
+        lines.append(f"| {', '.join(f'`{name}`' for name in row.env)} | {flag} | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+def test_readme_has_the_settings_table() -> None:
+    shown = README.split(BEGIN)[1].split("-->\n", 1)[1].split(END)[0].strip()
+    assert shown == settings_table(), "write tests.test_docs.settings_table() between the markers"
+
+
+def test_env_template_is_made_from_the_table() -> None:
+    assert (ROOT / ".env.template").read_text(encoding="utf-8") == env_template(), "run make env-template"
+
+
+def shell_lines(text: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def parse(command: str) -> None:
+    """Parse a command line of ours as the program would; SystemExit if it is wrong."""
+    words = shlex.split(command)
+    module, arguments = words[2], words[3:]
+    if module == "realtime":
+        server_parser().parse_args(arguments)
+    elif module == "realtime.client":
+        client_parser().parse_args(arguments)
+    else:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), command
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in shell_lines((ROOT / name).read_text())])
+def test_shell_lines(line: str) -> None:
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert words[1] in make_targets()
+        if len(words) > 2 and words[2].startswith("ARGS="):
+            parse(f"python -m realtime {words[2].removeprefix('ARGS=')}")
+    elif words[0].endswith("python"):
+        if words[1:] != ["-m", "realtime", "--help"]:
+            parse(line)
+    else:
+        assert words[0] in ("openssl", ".venv/bin/pip"), line
+
+
+def old_and_new() -> list[tuple[str, str]]:
+    section = README.split("| old | new |")[1].split("\n\n")[0]
+    pairs = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", section, re.MULTILINE)
+    return [(old, new) for old, new in pairs]
+
+
+@pytest.mark.parametrize(("old", "new"), old_and_new())
+def test_old_command_lines_have_a_new_spelling(old: str, new: str) -> None:
+    parse(new)
+    assert len(old_and_new()) >= 5
+    for flag in re.findall(r"--[a-z_]+", old):
+        assert flag in new, "the old spelling goes on working"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_that_are_named_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:engine|realtime|bench|tests|tools)/[\w./*]+|[A-Z]+\.md|\.env\.template)`", text)
+    for path in named:
+        assert list(ROOT.glob(path)), f"{name} names {path}"
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert target in make_targets(), f"{name} names make {target}"
+
+
+def test_protocol_lists_every_handshake_key() -> None:
+    text = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
+    section = text.split("## Handshake")[1].split("\n## ")[0]
+    for key in (*protocol.READ_KEYS, *protocol.IGNORED_KEYS):
+        assert f"`{key}`" in section or f"`{key.removesuffix('_hz')}`" in section, key
+
+
+def test_protocol_lists_every_close_code() -> None:
+    text = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
+    for number, code in CLOSE_CODES.items():
+        row = f"| {number} | {code.name} | {code.meaning} | {'yes' if code.retryable else 'no'} |"
+        assert row in text, row
+
+
+def test_the_python_example_works(server: Server) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    code = example[1].replace("ws://127.0.0.1:9090", server.url)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)  # our own document
+    text = asyncio.run(names["captions"](recording("hello_en.wav")))
+    assert word_errors(label("hello_en.wav")["text"], text).errors == 0
+
+
+def test_no_document_is_forgotten() -> None:
+    assert {path.name for path in Path(ROOT).glob("*.md")} == set(DOCUMENTS)
