@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.measure import StreamFigures, Summary, as_json, failed_stream, measure_stream, summarise
+from bench.measure import LATE_S, StreamFigures, Summary, as_json, failed_stream, measure_stream, summarise
 from bench.playlist import Playlist, make_playlists, play, start_times_s
 from engine.decode import MediaDecoder
 from engine.errors import BadInputError, SttError
@@ -165,6 +165,10 @@ def _print(summary: Summary, figures: Sequence[StreamFigures], console: Console)
         "Shown and final: seconds after the end of a word's sound; tail: words missing at the end; end: seconds from "
         f"the end of the audio to the close. Driver at worst {1_000 * summary.own_lateness_s:.0f} ms late; completed "
         f"text changed {summary.violations} times."
+    )
+    console.print(
+        f"Latest word: shown after {_seconds(summary.shown.max_s)} s, final after {_seconds(summary.final.max_s)} s. "
+        f"Later than {LATE_S:g} s: {summary.shown_late} words shown, {summary.final_late} final."
     )
     for reason in summary.void_because:
         console.print(Text(f"void: {reason}", style="red"))

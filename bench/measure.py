@@ -15,6 +15,7 @@ from realtime.client.latency import GoldWord, percentile, word_times
 from realtime.client.measured import Streamed
 
 __all__ = [
+    "LATE_S",
     "MAX_OWN_LATENESS_S",
     "SCHEMA",
     "Spread",
@@ -29,6 +30,8 @@ __all__ = [
 
 MAX_OWN_LATENESS_S = 0.050
 """A driver later than this measures itself: a twentieth of the latencies that matter here."""
+LATE_S = 3.0
+"""A word that takes longer than this to appear is late: the speaker is a sentence ahead."""
 SCHEMA = 1
 """Version of the JSON shape."""
 
@@ -79,6 +82,8 @@ class Summary:
     violations: int
     shown: Spread
     final: Spread
+    shown_late: int
+    final_late: int
     finish_max_s: float
     own_lateness_s: float
     void_because: tuple[str, ...]
@@ -127,6 +132,8 @@ def summarise(streams: Sequence[StreamFigures]) -> Summary:
     errors = sum((stream.errors for stream in streams), WordErrors())
     words = sum(stream.words for stream in streams)
     covered = sum(stream.coverage * stream.words for stream in streams)
+    shown_s = [value for stream in streams for value in stream.shown_after_s]
+    final_s = [value for stream in streams for value in stream.final_after_s]
     own_lateness_s = max((stream.own_lateness_s for stream in streams), default=0.0)
     return Summary(
         streams=len(streams),
@@ -136,8 +143,10 @@ def summarise(streams: Sequence[StreamFigures]) -> Summary:
         wer=errors.rate,
         missing_tail=sum(stream.missing_tail for stream in streams),
         violations=sum(stream.violations for stream in streams),
-        shown=spread([value for stream in streams for value in stream.shown_after_s]),
-        final=spread([value for stream in streams for value in stream.final_after_s]),
+        shown=spread(shown_s),
+        final=spread(final_s),
+        shown_late=sum(value > LATE_S for value in shown_s),
+        final_late=sum(value > LATE_S for value in final_s),
         finish_max_s=max((stream.finish_s for stream in streams), default=0.0),
         own_lateness_s=own_lateness_s,
         void_because=tuple(_faults(streams, own_lateness_s)),

@@ -17,8 +17,13 @@ from dataclasses import dataclass
 
 __all__ = ["TimedWord", "agreed_prefix", "before_loop", "ends_sentence", "normalised", "skip_completed"]
 
-TIME_WEIGHT_PER_S = 1.0
-"""How much a second of misplacement weighs, in units of one wrong word."""
+MAX_SHIFT = 0.5
+"""What the right word at another time costs at most, by the second and in units of a wrong word.
+
+Less than a wrong word: word times collapse where the audio breaks off in mid-speech, texts do not.
+"""
+MAX_MISPLACEMENT = 1.0
+"""What a cut that contradicts the end of the completed audio costs at most, by the second."""
 LOOP_WORDS = 6
 LOOP_SPAN_S = 0.4
 """Nobody says six words in less than this; a model that repeats itself at the edge of the audio does."""
@@ -75,9 +80,9 @@ def skip_completed(completed: Sequence[TimedWord], words: Sequence[TimedWord], r
         previous, row = row, [i + 1.0]
         for j, word in enumerate(words):
             shift_s = abs(_middle(word) - _middle(completed[i])) / rate_hz
-            change = (normalised(word.text) != gone) + min(1.0, TIME_WEIGHT_PER_S * shift_s)
+            change = (normalised(word.text) != gone) + min(MAX_SHIFT, shift_s)
             row.append(min(previous[j] + change, previous[j + 1] + 1.0, row[j] + 1.0))
-    costs = [cost + _misplacement(words, j, boundary) / rate_hz for j, cost in enumerate(row)]
+    costs = [cost + min(MAX_MISPLACEMENT, _misplacement(words, j, boundary) / rate_hz) for j, cost in enumerate(row)]
     return min(range(len(costs)), key=costs.__getitem__)
 
 
@@ -89,7 +94,7 @@ def _misplacement(words: Sequence[TimedWord], j: int, boundary: int) -> float:
     """Samples by which the cut before `words[j]` contradicts the end of the completed audio."""
     late = max(0.0, _middle(words[j - 1]) - boundary) if j > 0 else 0.0
     early = max(0.0, boundary - _middle(words[j])) if j < len(words) else 0.0
-    return TIME_WEIGHT_PER_S * (late + early)
+    return late + early
 
 
 def agreed_prefix(previous: Sequence[TimedWord], current: Sequence[TimedWord], edge: int) -> int:

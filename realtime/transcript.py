@@ -23,7 +23,7 @@ __all__ = ["Transcript", "Update"]
 
 EDGE_SAMPLES = int(0.3 * SAMPLE_RATE_HZ)
 """A word that ends closer to the end of the audio than this may be half heard."""
-COMPLETE_AFTER_SAMPLES = int(2.5 * SAMPLE_RATE_HZ)
+COMPLETE_AFTER_SAMPLES = int(2.25 * SAMPLE_RATE_HZ)
 """Agreed words are completed at a sentence end, or once the audio is this far ahead of the first."""
 RUNNING_START_SAMPLES = 4 * SAMPLE_RATE_HZ
 """Completed audio that is decoded again, so that the next words are not heard out of the blue."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.measure import (
+    LATE_S,
     MAX_OWN_LATENESS_S,
     SCHEMA,
     Spread,
@@ -169,3 +171,9 @@ def test_starts_are_staggered_and_jittered() -> None:
     for number, start in enumerate(starts):
         assert number * 0.5 <= start < (number + 1) * 0.5
     assert start_times_s(3, 0.0, seed=1) == (0.0, 0.0, 0.0)
+
+
+def test_a_word_is_late_after_three_seconds_and_not_at_them() -> None:
+    stream = replace(measured(), shown_after_s=(0.5, LATE_S, LATE_S + 0.001), final_after_s=(LATE_S,))
+    summary = summarise([stream])
+    assert (summary.shown_late, summary.final_late) == (1, 0)
