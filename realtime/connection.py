@@ -46,6 +46,8 @@ logger = logging.getLogger("realtime.connection")
 
 HANDSHAKE_TIMEOUT_S = 10.0
 """From the upgrade to the first message; browsers send it at once."""
+FEED_BYTES = 16_384
+"""The usual frame of WhisperLive's Python client; 2 s of telephone audio, taken in within 10 ms."""
 SLOW_READER_S = 5.0
 """How long the peer's side may be blocked before it is cut; its text would be stale anyway."""
 LOADING_WAIT_MINUTES = 0.5
@@ -195,9 +197,7 @@ class Connection:
     async def _read(self, session: Session) -> None:
         """Messages into the session. Once it takes no more, read on: to see the peer close."""
         while True:
-            while not (session.wants_audio or session.is_ending):
-                self._wake_reader.clear()
-                await self._wake_reader.wait()
+            await self._wait_for_room(session)
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 session.disconnected()
@@ -210,10 +210,25 @@ class Connection:
             elif isinstance(frame, str):
                 session.receive_text(self._services.clock.now_s())
             else:
-                now_s = self._services.clock.now_s()
-                session.receive_audio(frame, now_s)
-                self._arrivals.note(session.ledger.received, now_s)
+                await self._feed(session, frame)
             self._apply()
+
+    async def _feed(self, session: Session, frame: bytes) -> None:
+        """One binary message into the session, in pieces between which other streams get their turn."""
+        for first in range(0, len(frame), FEED_BYTES):
+            if first:
+                self._apply()
+                await asyncio.sleep(0)
+                await self._wait_for_room(session)
+            now_s = self._services.clock.now_s()
+            session.receive_audio(frame[first : first + FEED_BYTES], now_s)
+            self._arrivals.note(session.ledger.received, now_s)
+
+    async def _wait_for_room(self, session: Session) -> None:
+        """Until the session takes audio, or none any more."""
+        while not (session.wants_audio or session.is_ending):
+            self._wake_reader.clear()
+            await self._wake_reader.wait()
 
     async def _write(self, session: Session, first: messages.Message) -> None:
         """Everything out, in order, until the close. Raises _PeerGone or SlowReaderError."""

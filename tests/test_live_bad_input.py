@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import socket
+import time
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,32 @@ def test_a_frame_of_the_largest_size(server: Server) -> None:
     peer = asyncio.run(run())
     assert peer.socket.close_code == 1000
     assert word_errors(HELLO, peer.text).errors == 0
+
+
+def test_a_giant_frame_does_not_stop_the_others(server: Server) -> None:
+    """4 MiB of telephone silence is nearly 9 minutes of audio in one message: others keep their turn."""
+
+    async def run() -> tuple[Peer, float]:
+        async with streaming(server, audio_format="mulaw") as giant, streaming(server) as peer:
+            receiving = asyncio.create_task(peer.receive_all())
+            draining = asyncio.create_task(giant.receive_all())
+            await giant.socket.send(b"\xff" * (4 * 1024 * 1024))
+            slowest_s = 0.0
+            for _ in range(20):
+                asked_s = time.monotonic()
+                await asyncio.to_thread(server.get, "/health")
+                slowest_s = max(slowest_s, time.monotonic() - asked_s)
+            await peer.send_audio(recording("hello_en.wav"))
+            await peer.socket.send(b"END_OF_AUDIO")
+            await receiving
+            await giant.socket.send(b"END_OF_AUDIO")
+            await draining
+            assert giant.socket.close_code == 1000
+            return peer, slowest_s
+
+    peer, slowest_s = asyncio.run(run())
+    assert word_errors(HELLO, peer.text).errors == 0
+    assert slowest_s < 1.0, "taken in at once, it held everybody up for 2.5 s"
 
 
 def test_a_peer_that_vanishes_frees_its_place(server: Server) -> None:
