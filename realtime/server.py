@@ -29,10 +29,11 @@ from engine.service import EngineService
 from engine.settings import Settings
 from realtime.admission import Admission
 from realtime.auth import Authenticator, Gate
-from realtime.connection import Connection, Services, new_uid
+from realtime.connection import Connection, new_uid
 from realtime.health import Snapshot, health_app, ping_route
 from realtime.protocol import HandshakeRules
 from realtime.session import SessionLimits
+from realtime.stream import Services
 from realtime.transport import Limits, Listener, serve
 
 __all__ = ["EXIT_ENGINE_FATAL", "EXIT_START_FAILED", "RealtimeServer"]

@@ -34,12 +34,12 @@ def test_a_server_starts_whatever_the_callers_environment_says_and_stops_cleanly
 
     async def main() -> None:
         reasons: list[str] = []
-        async with local_server({"WHISPER_AUTH_TOKEN": "CANARY-secret"}) as server:
+        async with local_server({"WHISPER_AUTH_TOKEN": "CANARY-secret-0001"}) as server:
             assert await server.wait_ready(on_status=reasons.append) > 0
             assert reasons
             with pytest.raises(UnauthorizedError):
                 await LiveClient.connect(server.url)
-            async with await LiveClient.connect(server.url, ClientOptions(token="CANARY-secret")) as live:
+            async with await LiveClient.connect(server.url, ClientOptions(token="CANARY-secret-0001")) as live:
                 await live.finish()
                 live.check_complete()
             stopped = await server.stop()

@@ -33,7 +33,7 @@ from engine.types import (
     Word,
 )
 from engine.vad import VAD_FRAME_SAMPLES
-from tests.fakes.tones import N_WORDS, Cut, TextOf, read_words, word_text
+from tests.fakes.tones import Cut, TextOf, read_words
 
 __all__ = ["DEMO_INFO", "EnergyDetector", "Habits", "Hearing", "Looping", "ScriptedEngine"]
 
@@ -62,7 +62,9 @@ class Habits:
 
     `cost_s` and `cost_per_s` (of the window) make a decode take its time, `delays_s` more so at chosen
     calls; `faults` fail chosen calls. `garbage` is the share of partials that are heard completely wrong,
-    `jitter_s` how far word times may be off. `silence_says` is heard where there is no word, unlikely as it is.
+    `jitter_s` how far word times may be off. Of a
+    word at the window's edge the share `needed` must be there, or it is `cut`. `silence_says` is heard where
+    there is no word, unlikely as it is.
     """
 
     cost_s: float = 0.0
@@ -71,6 +73,7 @@ class Habits:
     faults: Mapping[int, SttError] = field(default_factory=dict)
     fails: Callable[[int, WindowJob], SttError | None] = lambda call, job: None
     cut: Cut = "skip"
+    needed: float = 0.5
     text_of: TextOf = field(default_factory=dict)
     flicker: bool = False
     garbage: float = 0.0
@@ -102,10 +105,11 @@ class Hearing:
         fault = habits.faults.get(call) or habits.fails(call, job)
         if fault is not None:
             raise fault
-        words = read_words(job.mel, cut=habits.cut, text_of=habits.text_of)
+        words = read_words(job.mel, cut=habits.cut, needed=habits.needed, text_of=habits.text_of)
         is_silent = not words
         if job.job_class is JobClass.PARTIAL and self._random.random() < habits.garbage:
-            words = tuple(replace(word, text=word_text(self._random.randrange(N_WORDS))) for word in words)
+            # Nonsense that never comes again: what two decodes agree on is no nonsense to anybody.
+            words = tuple(replace(word, text=f" noise{call}x{index}") for index, word in enumerate(words))
         if habits.flicker:
             words = tuple(_flickered(word, self._random) for word in words)
         if habits.jitter_s:

@@ -61,8 +61,8 @@ MAX_DAMAGE = 0.12
 SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu")
 
 Cut = Literal["skip", "garble"]
-"""What less than half a word at an edge of the window reads as: nothing, or some other text (if it is
-more than a click)."""
+"""What too little of a word at an edge of the window reads as: nothing, or some other text (if it is more
+than a click)."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _tones_hz() -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=N_WORDS)
-def _sound(number: int, duration_s: float) -> FloatArray:
-    n_samples = round(duration_s * SAMPLE_RATE_HZ)
+def _sound(number: int) -> FloatArray:
+    n_samples = round(WORD_S * SAMPLE_RATE_HZ)
     time_s = np.arange(n_samples) / SAMPLE_RATE_HZ
     digits = [int(digit) for digit in f"{number:03d}"]
     tones = [_tones_hz()[band * DIGITS + digit] for band, digit in enumerate(digits)]
@@ -125,7 +125,6 @@ def speak(
     *,
     lead_s: float = 0.3,
     tail_s: float = 1.0,
-    word_s: float = WORD_S,
 ) -> tuple[FloatArray, list[Spoken]]:
     """Audio of the words, float32 at 16 kHz, and where they are.
 
@@ -137,7 +136,7 @@ def speak(
     spoken = []
     at = len(parts[0])
     for index, number in enumerate(numbers):
-        parts.append(_sound(number, word_s))
+        parts.append(_sound(number))
         spoken.append(Spoken(number, at / SAMPLE_RATE_HZ, (at + len(parts[-1])) / SAMPLE_RATE_HZ))
         pause_s = pauses_s[index % len(pauses_s)] if index < len(numbers) - 1 else tail_s
         parts.append(silence(pause_s))
@@ -146,23 +145,23 @@ def speak(
 
 
 def read_words(
-    log_mel: FloatArray, *, cut: Cut = "skip", text_of: TextOf | None = None, word_s: float = WORD_S
+    log_mel: FloatArray, *, cut: Cut = "skip", needed: float = HALF, text_of: TextOf | None = None
 ) -> tuple[Word, ...]:
     """The words in a raw log10-mel window, float32 [n_mels, frames].
 
-    A word that an edge of the window cuts off is read if at least half of it is there.
+    A word that an edge of the window cuts off is read if at least the share `needed` of it is there.
     """
     n_frames = log_mel.shape[1]
     if n_frames == 0:
         return ()
     names = text_of or {}
-    full = word_s * FRAMES_PER_SECOND
+    full = WORD_S * FRAMES_PER_SECOND
     words = []
     for number, begin, end in _runs(_numbers(log_mel)):
         # A frame hears 12 ms around its middle, so the sound begins about where its first frame stands.
         text = names.get(number, word_text(number))
         is_cut = begin <= 1 or end >= n_frames - 1
-        if is_cut and end - begin < HALF * full:
+        if is_cut and end - begin < needed * full:
             if cut == "skip" or end - begin < CLICK * full:
                 continue
             text = word_text((number + 111 + end - begin) % N_WORDS)

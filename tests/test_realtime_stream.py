@@ -1,0 +1,154 @@
+"""The I/O skin of a stream in-process, over a real socket, with the scripted engine and injected faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import websockets
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from engine.clock import MonotonicClock
+from engine.metrics import Metrics
+from engine.types import FloatArray
+from realtime.admission import Admission
+from realtime.connection import Connection, new_uid
+from realtime.protocol import HandshakeRules
+from realtime.session import SessionLimits
+from realtime.stream import Services
+from realtime.transport import serve
+from tests.fakes.engine import EnergyDetector, ScriptedEngine
+from tests.fakes.tones import speak, word_number
+
+WORDS = [7, 123, 42]
+
+
+class BreakingDetector(EnergyDetector):
+    """Stands for a defect anywhere in a session: raises at its second message of every second stream."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        BreakingDetector.made += 1
+        self._breaks = BreakingDetector.made % 2 == 0
+        self._pushes = 0
+
+    def push(self, samples: FloatArray) -> list[float]:
+        self._pushes += 1
+        if self._breaks and self._pushes > 1:
+            raise RuntimeError("a defect")
+        return super().push(samples)
+
+
+@asynccontextmanager
+async def serving(
+    make_detector: Any = EnergyDetector,
+) -> AsyncIterator[tuple[str, asyncio.Queue[Connection], Services]]:
+    engine = ScriptedEngine()
+    services = Services(
+        engine=engine,
+        admission=Admission(4, None),
+        metrics=Metrics(),
+        clock=MonotonicClock(),
+        limits=SessionLimits(),
+        result_key=False,
+        rules=lambda: HandshakeRules(model="scripted", languages=engine.info.languages, new_uid=new_uid),
+        make_detector=make_detector,
+    )
+    connections: asyncio.Queue[Connection] = asyncio.Queue()
+
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+        connection = Connection(websocket, services)
+        connections.put_nowait(connection)
+        await connection.run()
+
+    listener = await serve(Starlette(routes=[WebSocketRoute("/", accept)]), "127.0.0.1", 0)
+    try:
+        yield f"ws://127.0.0.1:{listener.port}", connections, services
+    finally:
+        await listener.aclose(0.5)
+
+
+async def stream(url: str, *, end: bool = True) -> tuple[str, int | None, list[dict[str, Any]]]:
+    samples, _ = speak(WORDS)
+    received: list[dict[str, Any]] = []
+    texts: dict[str, str] = {}
+    async with websockets.connect(url) as socket:
+        await socket.send(json.dumps({"uid": "u", "language": "en", "use_vad": True}))
+        for first in range(0, len(samples), 3_200):
+            await socket.send(samples[first : first + 3_200].tobytes())
+        if end:
+            await socket.send(b"END_OF_AUDIO")
+        try:
+            while True:
+                received.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+                for segment in received[-1].get("segments", []):
+                    if segment["completed"]:
+                        texts[segment["start"]] = segment["text"]
+        except websockets.ConnectionClosed:
+            pass
+        return "".join(texts.values()), socket.close_code, received
+
+
+def test_a_stream_hears_every_word() -> None:
+    async def run() -> None:
+        async with serving() as (url, _, services):
+            text, code, received = await stream(url)
+            assert [word_number(word) for word in text.split()] == WORDS, text
+            assert code == 1000
+            assert received[0] == {"uid": "u", "message": "SERVER_READY", "backend": "faster_whisper"}
+            counts = services.metrics.sample_counts()
+            assert counts["received"] == counts["decoded"] + counts["silent"] > 0
+            assert services.admission.n_active == 0
+
+    asyncio.run(run())
+
+
+def test_a_defect_costs_one_stream_and_is_answered() -> None:
+    """Not a socket that never closes, and not a place that stays taken."""
+
+    async def run() -> None:
+        BreakingDetector.made = 0
+        async with serving(BreakingDetector) as (url, _, services):
+            (_, code, _), (_, broken_code, _) = await asyncio.gather(stream(url), stream(url))
+            assert {code, broken_code} == {1000, 1011}
+            again = await stream(url)
+            assert again[1] == 1000
+            assert services.admission.n_active == 0
+
+    asyncio.run(run())
+
+
+def test_a_drain_lets_the_finals_of_all_streams_out() -> None:
+    async def run() -> None:
+        async with serving() as (url, connections, _):
+            streams = [asyncio.create_task(stream(url, end=False)) for _ in range(3)]
+            found = [await connections.get() for _ in streams]
+            await asyncio.sleep(0.5)
+            for connection in found:
+                connection.drain()
+            for text, code, _ in await asyncio.gather(*streams):
+                assert code == 1001
+                assert [word_number(word) for word in text.split()] == WORDS, text
+
+    asyncio.run(run())
+
+
+def test_drain_before_the_handshake_refuses_the_peer() -> None:
+    async def run() -> None:
+        async with serving() as (url, connections, _), websockets.connect(url) as socket:
+            connection = await connections.get()
+            await asyncio.sleep(0.05)
+            connection.drain()
+            assert json.loads(await asyncio.wait_for(socket.recv(), 5))["status"] == "WAIT"
+            await socket.wait_closed()
+            assert socket.close_code == 1013
+
+    asyncio.run(run())
