@@ -10,7 +10,7 @@ import contextlib
 import uuid
 from typing import Any
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AtCapacityError, BadHandshakeError, DrainingError, ModelUnavailableError, SttError
 from realtime import messages
@@ -92,7 +92,7 @@ class Connection:
             close_code = AtCapacityError.close_code
         else:
             message = messages.error(uid, str(error), error.code)
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
+        with contextlib.suppress(OSError, WebSocketDisconnect, asyncio.TimeoutError):
             await asyncio.wait_for(self._websocket.send_text(messages.encode(message)), SLOW_READER_S)
             await self._websocket.close(close_code, str(error))
 

@@ -77,9 +77,10 @@ class Intake:
         windows = self._endpointer.windows
         return bool(windows) and windows[-1].end is None and windows[-1].start < self.end_samples
 
-    def add(self, data: bytes) -> None:
-        """Put raw bytes into the inbox."""
+    def add(self, data: bytes) -> int:
+        """Put raw bytes into the inbox; return how many samples they stand for."""
         self._inbox.append(memoryview(data))
+        return self._frames.samples_for_bytes(len(data))
 
     def add_late(self, data: bytes) -> None:
         """Count raw bytes that came after an end set by us: received, and refused."""

@@ -102,13 +102,12 @@ class Session:
             if self._ending is not None:
                 self._intake.add_late(data)
             return
-        self._timers.received(now_s, audio=bool(data))
-        self._intake.add(data)
+        self._timers.received(now_s, audio_s=self._intake.add(data) / SAMPLE_RATE_HZ)
         self._pump()
 
     def receive_text(self, now_s: float) -> None:
         """Take a text message that is not END_OF_AUDIO: the protocol has none after the handshake."""
-        self._timers.received(now_s, audio=False)
+        self._timers.received(now_s)
         if not (self._warned_text or self._is_ending or self._is_closed):
             self._warned_text = True
             self._warn("text messages after the handshake are ignored, except END_OF_AUDIO")
@@ -120,6 +119,10 @@ class Session:
     def drain(self) -> None:
         """The server shuts down: decode what is left, then close with 1001."""
         self._end(_draining())
+
+    def refuse(self, reason: SttError) -> None:
+        """The peer sent what ends a stream: decode what came before, then close with the reason's code."""
+        self._end(reason)
 
     def result(self, job_id: int, outcome: WindowResult | SttError, now_s: float) -> None:
         """Take the outcome of a `Decode`; ids cancelled meanwhile are ignored."""

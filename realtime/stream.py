@@ -13,11 +13,21 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.clock import Clock
-from engine.errors import EngineFailedError, ServerError, SlowReaderError, SttError
+from engine.errors import (
+    BadJsonError,
+    BadStateError,
+    ClientError,
+    EngineFailedError,
+    ServerError,
+    SlowReaderError,
+    SttError,
+    TooBigError,
+)
 from engine.metrics import Metrics
 from engine.scheduler import SupersededError
 from engine.types import SAMPLE_RATE_HZ, Engine, WindowJob, WindowResult
@@ -38,6 +48,9 @@ FEED_BYTES = 16_384
 """The usual frame of WhisperLive's Python client; 2 s of telephone audio, taken in within 10 ms."""
 SLOW_READER_S = 5.0
 """How long the peer's side may be blocked before it is cut; its text would be stale anyway."""
+
+REFUSALS: dict[int, type[ClientError]] = {1007: BadJsonError, 1008: BadStateError, 1009: TooBigError}
+"""Close codes of the transport for what ends a stream without ending the connection at once."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class Stream:
         except SlowReaderError as error:
             logger.warning("closing a stream: %s", error)
             self._close = Close(error.close_code, str(error))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, WebSocketDisconnect):
                 await self._websocket.close(error.close_code, str(error))
         finally:
             await self._clean_up(reader)
@@ -129,7 +142,7 @@ class Stream:
             await self._wait_for_room()
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
-                self._step(self._session.disconnected)
+                self._step(partial(self._leave, message.get("code", 1006), message.get("reason") or ""))
                 return
             text = message.get("text")
             frame: str | bytes = text if text is not None else message.get("bytes") or b""
@@ -140,13 +153,21 @@ class Stream:
             else:
                 await self._feed(frame)
 
+    def _leave(self, code: int, reason: str) -> None:
+        """No more input: the peer is gone, or it sent what the transport refuses (and can still listen)."""
+        refusal = REFUSALS.get(code)
+        if refusal is None:
+            self._session.disconnected()
+        else:
+            self._session.refuse(refusal(reason))
+
     async def _feed(self, frame: bytes) -> None:
         """One binary message into the session, in pieces between which other streams get their turn."""
         for first in range(0, len(frame), FEED_BYTES):
             if first:
                 await asyncio.sleep(0)
                 await self._wait_for_room()
-            self._step(lambda piece=frame[first : first + FEED_BYTES]: self._receive_audio(piece))  # type: ignore[misc]
+            self._step(partial(self._receive_audio, frame[first : first + FEED_BYTES]))
 
     def _receive_audio(self, piece: bytes) -> None:
         now_s = self._services.clock.now_s()
@@ -178,7 +199,7 @@ class Stream:
                 await self._wake_writer.wait()
         except asyncio.TimeoutError:
             raise SlowReaderError(f"the peer has not read for {SLOW_READER_S:g} s") from None
-        except OSError:
+        except (OSError, WebSocketDisconnect):
             raise PeerGoneError from None
 
     async def _send(self, text: str) -> None:

@@ -15,6 +15,11 @@ __all__ = ["Due", "SessionLimits", "Timers"]
 
 STARVATION_S = 2.0
 """Without new audio for this long, what was heard is completed: the peer may be waiting for it."""
+BURST_GAP_S = 0.2
+"""Audio that comes within this time of the last belongs to the same burst."""
+BURST_MARGIN_S = 1.0
+MAX_STARVATION_S = 6.0
+"""A peer that sends 5 s at a time, in real time, is silent for 5 s between; longer bursts are no live speech."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,14 @@ class Timers:
         self._started_s = now_s
         self._last_bytes_s = now_s
         self._last_audio_s = now_s
+        self._burst_s = 0.0
 
-    def received(self, now_s: float, *, audio: bool) -> None:
-        """Bytes came; were they audio?"""
+    def received(self, now_s: float, *, audio_s: float = 0.0) -> None:
+        """Bytes came, with so many seconds of audio in them."""
         self._last_bytes_s = now_s
-        if audio:
+        if audio_s > 0:
+            goes_on = now_s - self._last_audio_s <= BURST_GAP_S
+            self._burst_s = audio_s + (self._burst_s if goes_on else 0.0)
             self._last_audio_s = now_s
 
     def not_reading(self, now_s: float) -> None:
@@ -78,4 +86,6 @@ class Timers:
         return self._last_bytes_s + self._limits.idle_timeout_s
 
     def _starved_s(self) -> float:
-        return self._last_audio_s + STARVATION_S
+        # Who sends audio in large pieces has not fallen silent between two of them.
+        patience_s = min(MAX_STARVATION_S, self._burst_s + BURST_MARGIN_S)
+        return self._last_audio_s + max(STARVATION_S, patience_s)

@@ -15,6 +15,9 @@ from websockets.frames import Frame, Opcode
 
 __all__ = ["Assembler", "Deadline", "FrameMeter", "Inbox", "Keepalive"]
 
+FIRST_CONTROL_OPCODE = 0x8
+"""Close, ping and pong may stand between the frames of a message (RFC 6455 section 5.4)."""
+
 
 class Deadline:
     """Calls `expired` once unless stopped in time; the clock stands still between `hold` and `go_on`.
@@ -90,38 +93,57 @@ class Deadline:
 
 
 class FrameMeter:
-    """Tells whether the bytes seen so far end inside a WebSocket frame (RFC 6455 section 5.2).
+    """Follows the lengths of WebSocket frames (RFC 6455 section 5.2) through the bytes of a connection.
 
-    Only lengths are read. The websockets library knows too, but does not say: it takes a frame's
-    first two bytes out of its buffer before it waits for the rest.
+    Tells whether the bytes so far end inside a frame, and where a message begins to be too big. The
+    websockets library knows both, but does not say the one, and answers the other with a close frame
+    at once, behind which nothing can be sent any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
         self._head = bytearray()
         self._payload_left = 0
+        self._message_bytes = 0
+        self.is_over = False
+        """True once a message was too big; nothing is followed any more."""
 
     @property
     def mid_frame(self) -> bool:
         """True if a frame has begun and has not ended."""
         return bool(self._head) or self._payload_left > 0
 
-    def feed(self, data: bytes) -> None:
-        """Account for the next bytes of the stream."""
-        position, end = 0, len(data)
+    def feed(self, data: bytes) -> int:
+        """Account for the next bytes; return how many of them stand before a frame that is too much."""
+        position, frame_start, end = 0, 0, len(data)
         head = self._head
-        while position < end:
+        while position < end and not self.is_over:
             if self._payload_left:
                 step = min(self._payload_left, end - position)
                 self._payload_left -= step
                 position += step
                 continue
-            size = _head_size(head)
-            step = min(size - len(head), end - position)
+            if not head:
+                frame_start = position
+            step = min(_head_size(head) - len(head), end - position)
             head += data[position : position + step]
             position += step
             if len(head) >= 2 and len(head) == _head_size(head):
-                self._payload_left = _payload_size(head)
+                self._begin_frame(head)
                 head.clear()
+        return frame_start if self.is_over else end
+
+    def _begin_frame(self, head: bytearray) -> None:
+        self._payload_left = _payload_size(head)
+        opcode, is_last = head[0] & 0x0F, bool(head[0] & 0x80)
+        if opcode >= FIRST_CONTROL_OPCODE:
+            return
+        if opcode != Opcode.CONT:
+            self._message_bytes = 0
+        self._message_bytes += self._payload_left
+        self.is_over = self._message_bytes > self._max_message_bytes
+        if is_last:
+            self._message_bytes = 0
 
 
 def _head_size(head: bytearray) -> int:

@@ -52,7 +52,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         # No extensions: compression would let 4 KiB of input cost 4 MiB of work.
         self._conn = ServerProtocol(extensions=None, max_size=limits.max_message_bytes, logger=_library_logger)
         self._wire = Wire(transport, self._conn, limits.close_timeout_s)
-        self._meter = FrameMeter()
+        self._meter = FrameMeter(limits.max_message_bytes)
         self._assembler = Assembler()
         self._inbox = Inbox(limits.queue_messages, limits.queue_bytes)
         self._keepalive = Keepalive(loop, limits.ping_interval_s, limits.ping_timeout_s, self._wire.ping, self._dead)
@@ -64,6 +64,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self._opened = False
         self._answered = False
         self._reading = True
+        self._refused: tuple[int, str] | None = None
 
     # The handshake
 
@@ -158,8 +159,9 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def _consume(self, data: bytes) -> None:
         self._keepalive.heard()
-        self._meter.feed(data)
-        self._conn.receive_data(data)
+        if self._refused is not None:
+            return
+        self._conn.receive_data(data[: self._meter.feed(data)])
         completed = False
         for event in self._conn.events_received():
             assert isinstance(event, Frame)
@@ -167,6 +169,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         if self._conn.parser_exc is not None and self._conn.close_sent is not None:
             self._leave(self._conn.close_sent.code, self._conn.close_sent.reason)
         self._wire.flush_replies()
+        if self._meter.is_over:
+            self._refuse_input(1009, f"message over {self._hub.limits.max_message_bytes} bytes")
         self._watch_message(completed)
         self._update_reading()
 
@@ -180,20 +184,20 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         try:
             message = self._assembler.feed(frame)
         except UnicodeDecodeError:
-            self._fail(1007, "text is not UTF-8")
+            self._refuse_input(1007, "text is not UTF-8")
             return True
         if message is not None:
             self._inbox.put(message, len(message.get("bytes") or message.get("text") or ""))
         return message is not None
 
     def _watch_message(self, completed: bool) -> None:
-        if not (self._meter.mid_frame or self._assembler.fragmented):
+        if self._refused is not None or not (self._meter.mid_frame or self._assembler.fragmented):
             self._message_deadline.stop()
         elif completed or not self._message_deadline.running:
             self._message_deadline.start(self._hub.limits.message_timeout_s)
 
     def _message_overdue(self) -> None:
-        self._fail(1008, "message took too long")
+        self._refuse_input(1008, "message took too long")
 
     def _dead(self) -> None:
         self._fail(1011, "keepalive ping timeout")
@@ -218,6 +222,17 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     def _leave(self, code: int, reason: str) -> None:
         self._inbox.end({"type": "websocket.disconnect", "code": int(code), "reason": reason})
 
+    def _refuse_input(self, code: int, reason: str) -> None:
+        """Take nothing more from this peer. The application learns the code as that of a disconnect.
+
+        It may still send what it owes for the input before, and closes when it is done.
+        """
+        if self._wire.is_open and self._refused is None:
+            self._refused = code, reason
+            self._message_deadline.stop()
+            self._leave(code, reason)
+            self._update_reading()
+
     def _fail(self, code: int, reason: str) -> None:
         if self._wire.is_open:
             self._leave(code, reason)
@@ -228,10 +243,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     async def run_app(self) -> None:
         """Run the application to its end, whatever that is; logs what it raises."""
-        code = 1011
+        code, reason = 1011, ""
         try:
             await self._hub.app(self._scope, self._receive, self._send)
-            code = 1000
+            code, reason = self._refused or (1000, "")
         except (ClientDisconnectedError, WebSocketDisconnect):
             pass
         except Exception:
@@ -240,7 +255,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         finally:
             if not self._answered and not self._wire.lost:
                 self._refuse(render_response(500, body=b"Internal Server Error"))
-            self._close(code, "")
+            self._close(code, reason)
 
     async def _receive(self) -> Message:
         message = await self._inbox.get()

@@ -150,6 +150,23 @@ def test_a_frame_of_the_largest_size(server: Server) -> None:
     assert word_errors(HELLO, peer.text).errors == 0
 
 
+@pytest.mark.parametrize(("opcode", "payload", "code"), [(0x2, bytes(4 * 1024 * 1024 + 1), 1009), (0x1, b"\xff", 1007)])
+def test_what_was_heard_before_a_refused_message_is_not_lost(
+    server: Server, opcode: int, payload: bytes, code: int
+) -> None:
+    async def run() -> Peer:
+        async with streaming(server) as peer:
+            receiving = asyncio.create_task(peer.receive_all())
+            await peer.send_audio(recording("hello_en.wav")[:38_000])
+            peer.socket.transport.write(_frame(payload, opcode))
+            await receiving
+            return peer
+
+    peer = asyncio.run(run())
+    assert word_errors(HELLO, peer.text).errors == 0
+    assert peer.socket.close_code == code
+
+
 def test_a_giant_frame_does_not_stop_the_others(server: Server) -> None:
     """4 MiB of telephone silence is nearly 9 minutes of audio in one message: others keep their turn."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from realtime.transport_parts import Assembler, Deadline, FrameMeter, Inbox, Keepalive
-from tests.fakes.loopback import BINARY, PING, frame
+from tests.fakes.loopback import BINARY, CONT, PING, frame
 
 
 class HandTimer:
@@ -199,7 +199,7 @@ def test_the_meter_knows_every_boundary_however_the_stream_is_cut(
     encoded = [frame(opcode, bytes(size), masked=masked) for opcode, size in shapes]
     ends = set(itertools.accumulate(len(item) for item in encoded)) | {0}
     stream = b"".join(encoded)
-    meter = FrameMeter()
+    meter = FrameMeter(2**63)
     position = 0
     for step in [*cuts, len(stream)]:
         meter.feed(stream[position : position + step])
@@ -208,9 +208,24 @@ def test_the_meter_knows_every_boundary_however_the_stream_is_cut(
 
 
 def test_the_meter_believes_any_declared_length() -> None:
-    meter = FrameMeter()
+    meter = FrameMeter(2**63)
     meter.feed(b"\x82\xff" + (2**62).to_bytes(8, "big") + b"\0\0\0\0" + bytes(1_000))
     assert meter.mid_frame
+
+
+@given(st.lists(st.integers(1, 5), max_size=30))
+def test_the_meter_stops_before_the_frame_that_makes_a_message_too_big(cuts: list[int]) -> None:
+    fine = frame(BINARY, bytes(10)) + frame(BINARY, bytes(6), fin=False) + frame(PING, bytes(9)) + frame(CONT, bytes(4))
+    stream = fine + frame(BINARY, bytes(6), fin=False) + frame(CONT, bytes(5))
+    expected = len(fine) + len(frame(BINARY, bytes(6), fin=False))
+    meter = FrameMeter(10)
+    position = accepted = 0
+    for step in [*cuts, len(stream)]:
+        accepted += meter.feed(stream[position : position + step])
+        position += step
+    assert meter.is_over
+    # The head of the frame itself may have gone through in pieces; none of its payload has.
+    assert expected <= accepted < expected + 14
 
 
 def test_the_assembler_joins_fragments_and_keeps_the_kind_of_the_first() -> None:
