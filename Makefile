@@ -49,7 +49,7 @@ $(VENV)/.dev: pyproject.toml
 
 define install
 if command -v uv >/dev/null 2>&1; then \
-	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV); \
+	[ -x $(BIN)/python ] || uv venv --quiet --seed --python $(PYTHON) $(VENV); \
 	uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
 else \
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
@@ -61,7 +61,7 @@ endef
 # (torch and a GPU stack), plus what its client module imports; PyAudio is replaced by an empty module.
 .venv-peer/.done: Makefile
 	@$(PYTHON) -m venv .venv-peer
-	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps whisper-live==0.10.0
-	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check numpy scipy av websocket-client
-	@touch "$$(.venv-peer/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyaudio.py"
-	@touch $@
+	@if .venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps whisper-live==0.10.0 && \
+	    .venv-peer/bin/python -m pip install --quiet --disable-pip-version-check numpy scipy av websocket-client; then \
+		touch "$$(.venv-peer/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyaudio.py" $@; \
+	else echo "whisper-live could not be installed: the test of its client will be skipped"; fi

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -27,15 +28,10 @@ from engine.cores import usable_cores
 __all__ = ["EngineChild", "child_environment", "describe_exit"]
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
-SECRET_VARIABLES = (
-    "WHISPER_AUTH_TOKEN",
-    "WHISPER_AUTH_TOKEN_FILE",
-    "RUNPOD_API_KEY",
-    "RUNPOD_AI_API_KEY",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-)
+SECRET_VARIABLE = re.compile(r"(?i)(TOKEN|KEY|KEY_ID|SECRET|PASSWORD|PASSWD|CREDENTIALS|TOKEN_FILE)$")
 """The child serves nobody and calls nothing but a model hub."""
+HUB_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Models that are not public need these."""
 
 
 def child_environment(environ: Mapping[str, str], cpu_threads: int) -> dict[str, str]:
@@ -43,7 +39,7 @@ def child_environment(environ: Mapping[str, str], cpu_threads: int) -> dict[str,
 
     These variables are read when the libraries load, so the child cannot set them itself.
     """
-    kept = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+    kept = {name: value for name, value in environ.items() if name in HUB_VARIABLES or not SECRET_VARIABLE.search(name)}
     search = [str(_PACKAGE_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **kept,

@@ -140,7 +140,12 @@ class Settings(BaseSettings):
     token_file: Path | None = _row(
         None, "WHISPER_AUTH_TOKEN_FILE", ("--token-file",), "file that holds the secret in its first line"
     )
-    no_auth: bool = _row(False, "WHISPER_NO_AUTH", ("--no-auth",), "serve without a secret, even beyond loopback")
+    no_auth: bool = _row(
+        False,
+        "WHISPER_NO_AUTH",
+        ("--no-auth",),
+        "serve without a secret beyond loopback too; one that is set counts all the same",
+    )
     ssl_certfile: Path | None = _row(None, "SSL_CERTFILE", ("--ssl-certfile",), "TLS certificate, PEM")
     ssl_keyfile: Path | None = _row(None, "SSL_KEYFILE", ("--ssl-keyfile",), "TLS private key, PEM")
     log_format: Literal["text", "json"] = _row("text", "LOG_FORMAT", ("--log-format",), "text or json")

@@ -52,12 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(argv))
     try:
         settings = load_settings(options)
-        configure_logging(settings.log_format, settings.log_level, _secrets(settings))
-        for warning in unknown_variables(os.environ):
-            logging.getLogger("realtime").warning("%s", warning)
-        return asyncio.run(_run(settings))
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
+        return EXIT_CONFIG
+    configure_logging(settings.log_format, settings.log_level, _secrets(settings))
+    logger = logging.getLogger("realtime")
+    for warning in unknown_variables(os.environ):
+        logger.warning("%s", warning)
+    try:
+        return asyncio.run(_run(settings))
+    except ConfigError as error:
+        logger.error("%s", error)
         return EXIT_CONFIG
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,5 +156,9 @@ def _problems(streamed: Streamed, words: StreamWords, stopped: Stopped) -> list[
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.exit(main())
+    except OSError as error:
+        # The reader of standard output has left, or its disk is full; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"error: cannot write: {error.strerror or error}")

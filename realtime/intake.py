@@ -23,6 +23,8 @@ __all__ = ["Intake"]
 
 INGEST_S = 0.25
 """Raw audio is taken in pieces of this length, so that one message cannot overfill the backlog."""
+MIN_SILENCE_MS = 200
+"""Shorter pauses stand inside words (plosives), where a cut would lose some."""
 
 
 class Intake:
@@ -167,7 +169,7 @@ def _endpoint_options(handshake: Handshake, max_backlog_s: float) -> EndpointOpt
     return EndpointOptions(
         threshold=threshold,
         neg_threshold=min(neg_threshold, threshold),
-        min_silence_ms=default.min_silence_ms if silence_ms is None else silence_ms,
+        min_silence_ms=default.min_silence_ms if silence_ms is None else max(MIN_SILENCE_MS, silence_ms),
         speech_pad_ms=pad_ms,
         gated=handshake.use_vad,
     )

@@ -58,7 +58,7 @@ CLOSE_CODES: Mapping[int, CloseCode] = MappingProxyType(
         1001: CloseCode("draining", "the server is shutting down; reconnect, here later or elsewhere", True),
         1003: CloseCode("bad_handshake", "the first frame is no JSON object", False),
         1007: CloseCode("bad_json", "a frame is not UTF-8, or not JSON that can be read", False),
-        1008: CloseCode("policy", "no valid token, or a value out of its legal range", False),
+        1008: CloseCode("policy", "a value out of its legal range, or a message that took too long", False),
         1009: CloseCode("too_big", "one message is larger than its limit", False),
         1011: CloseCode("internal", "the server failed; reconnect", True),
         1013: CloseCode("full", "the server is at capacity; come back after the time in WAIT", True),

@@ -26,6 +26,7 @@ __all__ = [
     "CLOSE_CODES",
     "IGNORED_KEYS",
     "READ_KEYS",
+    "TASKS",
     "CloseCode",
     "Handshake",
     "HandshakeRules",

@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from engine.clock import Clock, MonotonicClock
-from engine.errors import SttError, UnauthorizedError
+from engine.errors import ConfigError, SttError, UnauthorizedError
 from engine.metrics import Metrics
 from engine.owner import EngineOwner, EngineState
 from engine.service import EngineService
@@ -31,7 +31,7 @@ from realtime.admission import Admission
 from realtime.auth import Authenticator, Gate
 from realtime.connection import Connection, new_uid
 from realtime.health import Snapshot, health_app, ping_route
-from realtime.protocol import HandshakeRules
+from realtime.protocol import TASKS, HandshakeRules
 from realtime.session import SessionLimits
 from realtime.stream import Services
 from realtime.transport import Limits, Listener, serve
@@ -161,7 +161,11 @@ class RealtimeServer:
         return code
 
     def _welcome(self) -> None:
+        """The model is loaded. Raises ConfigError if the settings ask what it cannot do."""
         info = self._owner.info
+        language = self._settings.language
+        if language is not None and language not in info.languages:
+            raise ConfigError(f"--language: {language!r} is not allowed; legal: {', '.join(info.languages)}")
         logger.info("ready: model %s on %s (%s)", info.name, info.device, info.compute_type)
         if info.is_demo:
             logger.warning("%s", DEMO_NOTE)
@@ -190,14 +194,22 @@ class RealtimeServer:
 
     def _rules(self) -> HandshakeRules:
         info = self._owner.info
+        # English-only models know no translation, and the demo model has hardly been trained in it.
+        translates = info.is_multilingual and not info.is_demo
         return HandshakeRules(
-            model=info.name, languages=info.languages, new_uid=new_uid, default_language=self._settings.language
+            model=info.name,
+            languages=info.languages,
+            new_uid=new_uid,
+            default_language=self._settings.language,
+            tasks=TASKS if translates else TASKS[:1],
         )
 
     async def _accept(self, websocket: WebSocket) -> None:
         entry = self._gate.admit(websocket.scope)
         if not entry.ok:
             self._metrics.session_refused(UnauthorizedError.code)
+            if websocket.client is not None:
+                logger.warning("refused %s: %s", websocket.client.host, entry.reason)
             refusal = PlainTextResponse(entry.reason + "\n", status_code=entry.status, headers=entry.headers)
             await websocket.send_denial_response(refusal)
             return

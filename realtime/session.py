@@ -20,6 +20,7 @@ from engine.types import SAMPLE_RATE_HZ, JobClass, WindowJob, WindowResult
 from engine.vad import SpeechDetector
 from realtime.endpointing import Window
 from realtime.events import Cancel, Close, Decode, Event, SendDisconnect, SendLanguage, SendSegments, SendWarning
+from realtime.hypothesis import timed_words
 from realtime.intake import Intake
 from realtime.language import LanguageLock
 from realtime.ledger import Ledger
@@ -42,8 +43,6 @@ MAX_OPEN_WINDOW_SAMPLES = 15 * SAMPLE_RATE_HZ
 """Speech without agreement is completed at this length, so that latency cannot grow."""
 HOLD_BACK_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Words this close to a forced cut are decoded again with what follows."""
-HALLUCINATION_LOGPROB = -1.0
-"""Below this mean log-probability (OpenAI's threshold) a window that sounds like no speech is dropped."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +295,7 @@ class Session:
     # Results
 
     def _decoded(self, pending: _Pending, result: WindowResult) -> None:
-        words = self._words(pending, result)
+        words = timed_words(result, pending.start, pending.end, self.handshake.no_speech_thresh)
         is_final = pending.job_class is JobClass.FINAL
         window_s = (pending.end - pending.start) / SAMPLE_RATE_HZ
         found = self._language.observe(result, window_s, has_words=bool(words), final=is_final)
@@ -305,21 +304,6 @@ class Session:
         if self._language.code is not None or is_final:
             self._shown_until = max(self._shown_until, pending.end)
             self._publish(self._take_words(pending, words))
-
-    def _words(self, pending: _Pending, result: WindowResult) -> list[TimedWord]:
-        is_unlikely = result.avg_logprob < HALLUCINATION_LOGPROB
-        if is_unlikely and result.no_speech_prob > self.handshake.no_speech_thresh:
-            return []
-        return [
-            TimedWord(
-                word.text,
-                min(pending.end, pending.start + int(word.start_s * SAMPLE_RATE_HZ)),
-                min(pending.end, pending.start + int(word.end_s * SAMPLE_RATE_HZ)),
-                word.probability,
-            )
-            for word in result.words
-            if word.text.strip()
-        ]
 
     def _take_words(self, pending: _Pending, words: list[TimedWord]) -> Update:
         if pending.job_class is JobClass.FINAL and not pending.forced:

@@ -17,13 +17,18 @@ from dataclasses import dataclass
 
 __all__ = ["TimedWord", "agreed_prefix", "before_loop", "ends_sentence", "normalised", "skip_completed"]
 
-MAX_SHIFT = 0.5
-"""What the right word at another time costs at most, by the second and in units of a wrong word.
-
-Less than a wrong word: word times collapse where the audio breaks off in mid-speech, texts do not.
-"""
-MAX_MISPLACEMENT = 1.0
-"""What a cut that contradicts the end of the completed audio costs at most, by the second."""
+MIN_WORD_S = 0.06
+"""A word that takes less has lost its time: where audio breaks off in mid-speech, the model may put
+several words at one place. The texts are right then, the times mean nothing."""
+MAX_SHIFT = 1.0
+"""What the right word at another time costs at most, by the second and in units of a wrong word: a
+sentence said again, a second later, is another sentence."""
+MAX_TIMELESS_SHIFT = 0.5
+"""The same where one of the two words has lost its time."""
+CROWD_WORDS = 3
+"""So many words in a row without time are no speech yet; two happen ("a quarter")."""
+AGREED_SHIFT_S = 0.5
+"""Two hypotheses agree on a word only if they hear it at about the same time."""
 LOOP_WORDS = 6
 LOOP_SPAN_S = 0.4
 """Nobody says six words in less than this; a model that repeats itself at the edge of the audio does."""
@@ -74,37 +79,54 @@ def skip_completed(completed: Sequence[TimedWord], words: Sequence[TimedWord], r
     if not completed:
         return 0
     old = [normalised(word.text) for word in completed]
-    boundary = completed[-1].end
     row = [float(j) for j in range(len(words) + 1)]
     for i, gone in enumerate(old):
         previous, row = row, [i + 1.0]
         for j, word in enumerate(words):
-            shift_s = abs(_middle(word) - _middle(completed[i])) / rate_hz
-            change = (normalised(word.text) != gone) + min(MAX_SHIFT, shift_s)
+            change = (normalised(word.text) != gone) + _shift(completed[i], word, rate_hz)
             row.append(min(previous[j] + change, previous[j + 1] + 1.0, row[j] + 1.0))
-    costs = [cost + min(MAX_MISPLACEMENT, _misplacement(words, j, boundary) / rate_hz) for j, cost in enumerate(row)]
+    costs = [cost + _misplacement(completed[-1], words, j, rate_hz) for j, cost in enumerate(row)]
     return min(range(len(costs)), key=costs.__getitem__)
+
+
+def _has_time(word: TimedWord, rate_hz: int) -> bool:
+    return word.end - word.start >= MIN_WORD_S * rate_hz
 
 
 def _middle(word: TimedWord) -> float:
     return (word.start + word.end) / 2
 
 
-def _misplacement(words: Sequence[TimedWord], j: int, boundary: int) -> float:
-    """Samples by which the cut before `words[j]` contradicts the end of the completed audio."""
-    late = max(0.0, _middle(words[j - 1]) - boundary) if j > 0 else 0.0
-    early = max(0.0, boundary - _middle(words[j])) if j < len(words) else 0.0
-    return late + early
+def _shift(before: TimedWord, now: TimedWord, rate_hz: int) -> float:
+    """What the distance in time between two readings of a word costs."""
+    is_timed = _has_time(before, rate_hz) and _has_time(now, rate_hz)
+    return min(MAX_SHIFT if is_timed else MAX_TIMELESS_SHIFT, abs(_middle(now) - _middle(before)) / rate_hz)
 
 
-def agreed_prefix(previous: Sequence[TimedWord], current: Sequence[TimedWord], edge: int) -> int:
-    """How many words at the beginning of `current` the previous hypothesis had too.
+def _misplacement(last: TimedWord, words: Sequence[TimedWord], j: int, rate_hz: int) -> float:
+    """What it costs that a cut before `words[j]` contradicts the end of the completed audio."""
+    late = max(0.0, _middle(words[j - 1]) - last.end) if j > 0 else 0.0
+    early = max(0.0, last.end - _middle(words[j])) if j < len(words) else 0.0
+    beside = [*words[max(0, j - 1) : j + 1], last]
+    is_timed = all(_has_time(word, rate_hz) for word in beside)
+    cost = (late + early) / rate_hz
+    return cost if is_timed else min(1.0, cost)
 
-    Words that end after `edge` (a sample) do not count, nor does the very last word of `current`.
+
+def agreed_prefix(previous: Sequence[TimedWord], current: Sequence[TimedWord], edge: int, rate_hz: int) -> int:
+    """How many words at the beginning of `current` the previous hypothesis had too, at the same time.
+
+    Words that end after `edge` (a sample) do not count, nor does the very last word of `current`, nor
+    several words without time: that is where a model begins to repeat itself.
     """
     count = 0
     for before, now in zip(previous, current[:-1], strict=False):
         if normalised(before.text) != normalised(now.text) or now.end > edge:
+            break
+        if abs(_middle(before) - _middle(now)) > AGREED_SHIFT_S * rate_hz:
+            break
+        crowd = current[count : count + CROWD_WORDS]
+        if len(crowd) == CROWD_WORDS and not any(_has_time(word, rate_hz) for word in crowd):
             break
         count += 1
     return count

@@ -79,6 +79,7 @@ class Stream:
         self._websocket = websocket
         self._services = services
         self._uid = handshake.uid
+        self._stream_id = stream_id
         self._session = Session(
             handshake,
             services.limits,
@@ -101,6 +102,7 @@ class Stream:
     async def run(self) -> None:
         """Serve until the stream is closed. Raises nothing."""
         self._services.metrics.session_opened()
+        logger.info("stream %s begins", self._stream_id)
         reader = asyncio.create_task(self._read())
         try:
             await self._write()
@@ -133,6 +135,8 @@ class Stream:
         await asyncio.gather(*tasks, return_exceptions=True)
         code = self._close.code if self._close is not None else 1006
         self._services.metrics.session_closed(code)
+        received_s = self._session.ledger.received / SAMPLE_RATE_HZ
+        logger.info("stream %s ends with %d after %.1f s of audio", self._stream_id, code, received_s)
 
     # In
 

@@ -1,7 +1,8 @@
 """When time alone does something to a stream: starvation, idleness, the session limit.
 
 Two clocks run: one since any bytes came (idleness), one since audio came (starvation), so that a peer
-that only pings keeps its place and still gets its last words. While we do not read, neither runs.
+that sends messages without audio keeps its place and still gets its last words. WebSocket pings are no
+messages. While we do not read, neither runs.
 
 Pure: time is an argument.
 """

@@ -72,7 +72,7 @@ class Transcript:
     def partial(self, words: Sequence[TimedWord], end: int) -> Update:
         """Take a hypothesis for the audio up to sample `end`, which goes on."""
         fresh = self._fresh(words)
-        n_stable = agreed_prefix(self._hypothesis, fresh, end - EDGE_SAMPLES)
+        n_stable = agreed_prefix(self._hypothesis, fresh, end - EDGE_SAMPLES, SAMPLE_RATE_HZ)
         cut = _completion(fresh[:n_stable], end)
         completed = self._complete(fresh[:cut])
         self._hypothesis = fresh[cut:]

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from engine.child import is_device_broken
-from engine.child_process import SECRET_VARIABLES, EngineChild, child_environment, describe_exit
+from engine.child_process import EngineChild, child_environment, describe_exit
 from engine.child_wire import START_ID, ChildOptions, Reply, error_from
 from engine.errors import ConfigError, EngineFailedError, ModelUnavailableError
 
@@ -57,10 +57,11 @@ def test_exits_are_described() -> None:
 
 
 def test_the_environment_keeps_settings_drops_secrets_and_bounds_threads() -> None:
-    given = dict.fromkeys(SECRET_VARIABLES, "secret") | {"HF_HOME": "/cache", "PYTHONPATH": "/mine"}
+    names = ("WHISPER_AUTH_TOKEN", "RUNPOD_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD")
+    given = dict.fromkeys(names, "secret") | {"HF_HOME": "/cache", "HF_TOKEN": "hub", "PYTHONPATH": "/mine"}
     environment = child_environment(given, 3)
     assert "secret" not in environment.values()
-    assert environment["HF_HOME"] == "/cache"
+    assert (environment["HF_HOME"], environment["HF_TOKEN"]) == ("/cache", "hub")
     assert environment["PYTHONPATH"].endswith(os.pathsep + "/mine")
     assert (environment["OMP_NUM_THREADS"], environment["OPENBLAS_NUM_THREADS"]) == ("3", "1")
     assert int(child_environment({}, 0)["OMP_NUM_THREADS"]) >= 1

@@ -17,7 +17,9 @@ SCRIPT = ROOT / "tests" / "peers" / "whisper_live_client.py"
 
 pytestmark = [
     pytest.mark.peer,
-    pytest.mark.skipif(not PEER_PYTHON.exists(), reason="whisper-live is not installed: make .venv-peer/.done"),
+    pytest.mark.skipif(
+        not (ROOT / ".venv-peer" / ".done").exists(), reason="whisper-live is not installed: make .venv-peer/.done"
+    ),
 ]
 
 

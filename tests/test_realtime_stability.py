@@ -58,24 +58,24 @@ def test_sentence_ends(text: str, ends: bool) -> None:
 
 def test_agreement_counts_words_and_not_punctuation() -> None:
     previous, current = words("so we go home"), words("So, we go. home now")
-    assert agreed_prefix(previous, current, 10**9) == 4
+    assert agreed_prefix(previous, current, 10**9, RATE_HZ) == 4
 
 
 def test_the_last_word_never_counts() -> None:
-    assert agreed_prefix(words("so we go"), words("so we go"), 10**9) == 2
-    assert agreed_prefix(words("so"), words("so"), 10**9) == 0
+    assert agreed_prefix(words("so we go"), words("so we go"), 10**9, RATE_HZ) == 2
+    assert agreed_prefix(words("so"), words("so"), 10**9, RATE_HZ) == 0
 
 
 def test_disagreement_ends_the_prefix() -> None:
-    assert agreed_prefix(words("so we went home"), words("so we go home now"), 10**9) == 2
-    assert agreed_prefix([], words("so we go"), 10**9) == 0
-    assert agreed_prefix(words("so we go"), [], 10**9) == 0
+    assert agreed_prefix(words("so we went home"), words("so we go home now"), 10**9, RATE_HZ) == 2
+    assert agreed_prefix([], words("so we go"), 10**9, RATE_HZ) == 0
+    assert agreed_prefix(words("so we go"), [], 10**9, RATE_HZ) == 0
 
 
 def test_words_at_the_edge_do_not_count() -> None:
     current = words("so we go home now")
-    assert agreed_prefix(words("so we go home"), current, current[1].end) == 2
-    assert agreed_prefix(words("so we go home"), current, current[1].end - 1) == 1
+    assert agreed_prefix(words("so we go home"), current, current[1].end, RATE_HZ) == 2
+    assert agreed_prefix(words("so we go home"), current, current[1].end - 1, RATE_HZ) == 1
 
 
 def test_a_running_start_is_found_again() -> None:

@@ -207,7 +207,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return asyncio.run(_run(plan))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of standard output has left; Python would complain once more when it flushes at exit.
+    except OSError as error:
+        # The reader of standard output has left, or its disk is full; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            complain(f"error: cannot write: {error.strerror or error}")
         return EXIT_BROKEN
