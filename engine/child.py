@@ -55,7 +55,7 @@ def _set_up_logging(options: ChildOptions) -> None:
     # The child gets no secrets; what looks like one is hidden all the same.
     configure_logging(options.log_format, options.log_level)
     # Other people's debug lines may quote what they work on.
-    for name in ("faster_whisper", "huggingface_hub", "urllib3", "httpx", "filelock"):
+    for name in ("faster_whisper", "huggingface_hub", "urllib3", "httpx", "httpx2", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -184,6 +184,8 @@ def test_a_secret_is_asked_for_in_four_ways_and_never_shown() -> None:
         ([], {"MAX_CLIENTS": "many"}, ["MAX_CLIENTS", "many"], 2),
         (["--model", "no-such-model"], {}, ["no-such-model"], 1),
         (["--model", "/no/such/folder"], {}, ["/no/such/folder"], 1),
+        (["--language", "xx"], {}, ["--language", "xx", "en, es"], 1),
+        (["--host", "127.0.0.1"], {"RUNPOD_POD_ID": "pod"}, ["small.en"], 1),
         ([], {"WHISPER_AUTH_TOKEN": "short"}, ["WHISPER_AUTH_TOKEN"], 2),
         (["--compute-type", "float64"], {}, ["--compute-type", "float64", "float16"], 2),
     ],
@@ -251,7 +253,7 @@ def test_sixty_seconds_of_silence_then_a_word() -> None:
         async def run() -> Peer:
             async with streaming(server) as peer:
                 receiving = asyncio.create_task(peer.receive_all())
-                await peer.send_audio(np.zeros(60 * 16_000, np.float32), 0.256, 12.0)
+                await peer.send_audio(np.zeros(60 * 16_000, np.float32), 0.256, 30.0)
                 await peer.send_audio(recording("hello_en.wav"), 0.256, 2.0)
                 await peer.socket.send(b"END_OF_AUDIO")
                 await receiving
