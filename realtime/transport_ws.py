@@ -309,7 +309,11 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def _close(self, code: int, reason: str) -> None:
         if self._wire.is_open:
-            self._wire.close(code, reason)
+            if self._refused is None:
+                self._wire.close(code, reason)
+            else:
+                # The peer's close frame would stand behind input that is not looked at any more.
+                self._wire.fail(code, reason)
             self._leave(code, reason)
             self._inbox.clear()
             self._update_reading()
