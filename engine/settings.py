@@ -275,6 +275,9 @@ def load_settings(options: Mapping[str, Any] | None = None, env_file: str | Path
         settings = Settings(_env_file=env_file, **_by_alias(given))  # type: ignore[call-arg]
     except ValidationError as error:
         raise ConfigError(_explain(error, given)) from None
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        # Otherwise whoever asks for TLS would get none.
+        raise ConfigError("--ssl-keyfile (SSL_KEYFILE): a key alone makes no TLS; give --ssl-certfile too")
     return _with_token(settings)
 
 

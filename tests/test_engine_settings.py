@@ -102,6 +102,8 @@ def test_the_tests_know_every_row() -> None:
 @pytest.mark.parametrize("name", LEGAL)
 def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text, value = LEGAL[name]
+    if name == "ssl_keyfile":
+        monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
     if name == "token_file":
         value = token_file(tmp_path)
         text = str(value)
@@ -111,8 +113,10 @@ def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", LEGAL)
-def test_every_row_from_the_command_line(name: str, tmp_path: Path) -> None:
+def test_every_row_from_the_command_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text, value = LEGAL[name]
+    if name == "ssl_keyfile":
+        monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
     if name == "token_file":
         value = token_file(tmp_path)
         text = str(value)
@@ -124,8 +128,10 @@ def test_every_row_from_the_command_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LEGAL)
-def test_every_row_from_a_dotenv_file(name: str, tmp_path: Path) -> None:
+def test_every_row_from_a_dotenv_file(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text, value = LEGAL[name]
+    if name == "ssl_keyfile":
+        monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
     if name == "token_file":
         value = token_file(tmp_path)
         text = str(value)
@@ -379,3 +385,9 @@ def test_the_template_is_printed() -> None:
     command = [sys.executable, "-m", "engine.settings"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=True)
     assert done.stdout == env_template()
+
+
+def test_a_key_without_a_certificate_is_no_tls() -> None:
+    with pytest.raises(ConfigError, match=r"--ssl-keyfile .*--ssl-certfile"):
+        from_options("--ssl-keyfile", "key.pem")
+    assert from_options("--ssl-keyfile", "key.pem", "--ssl-certfile", "both.pem").ssl_keyfile == Path("key.pem")

@@ -184,6 +184,7 @@ def test_a_secret_is_asked_for_in_four_ways_and_never_shown() -> None:
         ([], {"MAX_CLIENTS": "many"}, ["MAX_CLIENTS", "many"], 2),
         (["--model", "no-such-model"], {}, ["no-such-model"], 1),
         (["--model", "/no/such/folder"], {}, ["/no/such/folder"], 1),
+        (["--ssl-keyfile", "key.pem"], {}, ["--ssl-keyfile", "--ssl-certfile"], 2),
         (["--language", "xx"], {}, ["--language", "xx", "en, es"], 1),
         (["--host", "127.0.0.1"], {"RUNPOD_POD_ID": "pod"}, ["small.en"], 1),
         ([], {"WHISPER_AUTH_TOKEN": "short"}, ["WHISPER_AUTH_TOKEN"], 2),
