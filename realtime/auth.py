@@ -35,9 +35,9 @@ from realtime.peers import FailureLimiter, peer_address, peer_key
 
 __all__ = [
     "MAX_CANDIDATES",
-    "Admission",
     "AuthResult",
     "Authenticator",
+    "Entry",
     "Gate",
 ]
 
@@ -62,7 +62,7 @@ class AuthResult:
 
 
 @dataclass(frozen=True)
-class Admission:
+class Entry:
     """The decision about one request.
 
     `status` is 200, 401 (no secret, or a wrong one) or 429 (too many wrong ones; try again after
@@ -189,7 +189,7 @@ class Gate:
         self._limiter = limiter or FailureLimiter()
         self._clock = clock or MonotonicClock()
 
-    def admit(self, scope: Scope) -> Admission:
+    def admit(self, scope: Scope) -> Entry:
         """Decide about a request.
 
         The right secret always passes: behind a pod's proxy all peers share one address, and a
@@ -199,17 +199,17 @@ class Gate:
         """
         result = self.authenticator.check(scope)
         if result.ok:
-            return _admission(200, "", result)
+            return _entry(200, "", result)
         if not result.presented:
-            return _admission(401, "a secret is required", result)
+            return _entry(401, "a secret is required", result)
         now_s = self._clock.now_s()
         peer = peer_key(peer_address(scope))
         wait_s = math.ceil(self._limiter.retry_after_s(peer, now_s))
         if wait_s > 0:
-            return _admission(429, f"too many wrong secrets; wait {wait_s} s", result, wait_s)
+            return _entry(429, f"too many wrong secrets; wait {wait_s} s", result, wait_s)
         self._limiter.record(peer, now_s)
-        return _admission(401, "the secret is wrong", result)
+        return _entry(401, "the secret is wrong", result)
 
 
-def _admission(status: int, reason: str, result: AuthResult, retry_after_s: int = 0) -> Admission:
-    return Admission(status, reason, retry_after_s, result.subprotocol, result.path)
+def _entry(status: int, reason: str, result: AuthResult, retry_after_s: int = 0) -> Entry:
+    return Entry(status, reason, retry_after_s, result.subprotocol, result.path)

@@ -19,8 +19,6 @@ from realtime.stream import SLOW_READER_S, PeerGoneError, Services, Stream
 
 __all__ = ["Connection", "new_uid"]
 
-HANDSHAKE_TIMEOUT_S = 10.0
-"""From the upgrade to the first message; browsers send it at once."""
 LOADING_WAIT_MINUTES = 0.5
 """What a peer is told that comes while the model loads, or while the server is on its way out."""
 
@@ -69,10 +67,11 @@ class Connection:
 
     async def _first_frame(self) -> str | bytes:
         self._handshaking = asyncio.ensure_future(self._websocket.receive())
-        done, _ = await asyncio.wait({self._handshaking}, timeout=HANDSHAKE_TIMEOUT_S)
+        timeout_s = self._services.handshake_timeout_s
+        done, _ = await asyncio.wait({self._handshaking}, timeout=timeout_s)
         if not done:
             self._handshaking.cancel()
-            raise BadHandshakeError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
+            raise BadHandshakeError(f"no handshake within {timeout_s:g} s")
         if self._handshaking.cancelled():
             raise DrainingError("the server is shutting down; reconnect later or elsewhere")
         message = self._handshaking.result()

@@ -137,7 +137,6 @@ class HandshakeRules:
     model: str
     languages: tuple[str, ...]
     new_uid: Callable[[], str]
-    model_aliases: tuple[str, ...] = ()
     default_language: str | None = None
     tasks: tuple[str, ...] = TASKS
 
@@ -244,7 +243,7 @@ def _task(raw: Mapping[str, Any], rules: HandshakeRules, warnings: list[str]) ->
 
 def _model(raw: Mapping[str, Any], rules: HandshakeRules, warnings: list[str]) -> str | None:
     model = text(raw, "model", MAX_MODEL_CHARS)
-    if model is not None and model != rules.model and model not in rules.model_aliases:
+    if model is not None and model != rules.model:
         warnings.append(f"model: {shown(model)} is not offered; {rules.model} is used")
     return model
 

@@ -46,6 +46,8 @@ logger = logging.getLogger("realtime.stream")
 
 FEED_BYTES = 16_384
 """The usual frame of WhisperLive's Python client; 2 s of telephone audio, taken in within 10 ms."""
+HANDSHAKE_TIMEOUT_S = 10.0
+"""From the upgrade to the first message; browsers send it at once."""
 SLOW_READER_S = 5.0
 """How long the peer's side may be blocked before it is cut; its text would be stale anyway."""
 
@@ -66,6 +68,7 @@ class Services:
     rules: Callable[[], HandshakeRules]
     """What the loaded model offers; raises ModelUnavailableError while it loads."""
     make_detector: Callable[[], SpeechDetector] = SileroDetector
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
 
 
 class PeerGoneError(Exception):

@@ -99,14 +99,19 @@ def test_the_tests_know_every_row() -> None:
     assert set(BOUNDS) == numbers | {"max_connection_time_s"}
 
 
-@pytest.mark.parametrize("name", LEGAL)
-def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text, value = LEGAL[name]
+def legal(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[str, object]:
+    """A legal text for a row and the value it stands for, with what the row needs beside it."""
     if name == "ssl_keyfile":
         monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
     if name == "token_file":
-        value = token_file(tmp_path)
-        text = str(value)
+        path = token_file(folder)
+        return str(path), path
+    return LEGAL[name]
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text, value = legal(name, monkeypatch, tmp_path)
     assert getattr(load_settings(), name) == row_named(name).default
     monkeypatch.setenv(row_named(name).env[0], text)
     assert getattr(load_settings(), name) == value != row_named(name).default
@@ -114,12 +119,7 @@ def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", LEGAL)
 def test_every_row_from_the_command_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text, value = LEGAL[name]
-    if name == "ssl_keyfile":
-        monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
-    if name == "token_file":
-        value = token_file(tmp_path)
-        text = str(value)
+    text, value = legal(name, monkeypatch, tmp_path)
     row = row_named(name)
     assert row.flags
     for flag in row.flags:
@@ -129,12 +129,7 @@ def test_every_row_from_the_command_line(name: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", LEGAL)
 def test_every_row_from_a_dotenv_file(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text, value = LEGAL[name]
-    if name == "ssl_keyfile":
-        monkeypatch.setenv("SSL_CERTFILE", "cert.pem")
-    if name == "token_file":
-        value = token_file(tmp_path)
-        text = str(value)
+    text, value = legal(name, monkeypatch, tmp_path)
     (tmp_path / ".env").write_text(f"{row_named(name).env[0]}={text}\nUNRELATED=1\n", encoding="utf-8")
     assert getattr(load_settings(), name) == value
     assert getattr(load_settings(env_file=None), name) == row_named(name).default

@@ -69,7 +69,7 @@ def test_sources(wav: Path) -> None:
         Path("b.wav"),
         Path("other/a.wav"),
     )
-    assert plan("--mic").uses_microphone
+    assert plan("--mic").files == ()
     assert plan("--mic --json").display == "json"
     assert plan("a.wav -q -a").display == "quiet"
 

@@ -19,9 +19,7 @@ from realtime.protocol import (
     peek_uid,
 )
 
-RULES = HandshakeRules(
-    model="base", languages=("en", "es", "fr"), new_uid=lambda: "made-up", model_aliases=("whisper-base",)
-)
+RULES = HandshakeRules(model="base", languages=("en", "es", "fr"), new_uid=lambda: "made-up")
 ENGLISH_ONLY = HandshakeRules(
     model="small.en", languages=("en",), new_uid=lambda: "made-up", default_language="fr", tasks=("transcribe",)
 )
@@ -199,7 +197,7 @@ def test_what_cannot_be_done_is_a_warning() -> None:
         "enable_translation: not supported yet",
     )
     assert handshake.languages == ("en",)
-    assert parse(model="whisper-base").warnings == ()
+    assert parse(model="base").warnings == ()
 
 
 def test_a_language_the_model_does_not_know_is_detected() -> None:

@@ -48,7 +48,7 @@ class BreakingDetector(EnergyDetector):
 
 @asynccontextmanager
 async def serving(
-    make_detector: Any = EnergyDetector,
+    make_detector: Any = EnergyDetector, **options: Any
 ) -> AsyncIterator[tuple[str, asyncio.Queue[Connection], Services]]:
     engine = ScriptedEngine()
     services = Services(
@@ -60,6 +60,7 @@ async def serving(
         result_key=False,
         rules=lambda: HandshakeRules(model="scripted", languages=engine.info.languages, new_uid=new_uid),
         make_detector=make_detector,
+        **options,
     )
     connections: asyncio.Queue[Connection] = asyncio.Queue()
 
@@ -150,5 +151,21 @@ def test_drain_before_the_handshake_refuses_the_peer() -> None:
             assert json.loads(await asyncio.wait_for(socket.recv(), 5))["status"] == "WAIT"
             await socket.wait_closed()
             assert socket.close_code == 1013
+
+    asyncio.run(run())
+
+
+def test_an_upgraded_socket_that_stays_silent_is_cut_at_its_deadline() -> None:
+    async def run() -> None:
+        async with serving(handshake_timeout_s=0.3) as (url, _, _services):
+            async with websockets.connect(url) as silent:
+                refusal = json.loads(await asyncio.wait_for(silent.recv(), 5))
+                assert (refusal["status"], refusal["code"]) == ("ERROR", "bad_handshake")
+                await silent.wait_closed()
+                assert silent.close_code == 1003
+            async with websockets.connect(url) as late:
+                await asyncio.sleep(0.1)
+                await late.send('{"uid": "u"}')
+                assert json.loads(await asyncio.wait_for(late.recv(), 5))["message"] == "SERVER_READY"
 
     asyncio.run(run())

@@ -56,11 +56,6 @@ class Plan:
     documents: tuple[Path, ...]
 
     @property
-    def uses_microphone(self) -> bool:
-        """True if there are no files."""
-        return not self.files
-
-    @property
     def writes_stdout(self) -> bool:
         """True if standard output belongs to a document."""
         return Path("-") in self.documents
