@@ -21,20 +21,24 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from engine.child_wire import METHODS, START_ID, ChildOptions, Reply, Request
+from engine.clock import MonotonicClock
 from engine.cores import usable_cores
-from engine.errors import EngineFailedError, ModelUnavailableError, SttError
+from engine.errors import EngineFailedError, EngineMemoryError, ModelUnavailableError, SttError
 from engine.logs import configure_logging
+from engine.window_decode import decode_batch
 
 if TYPE_CHECKING:
     from engine.whisper import WhisperBackend
 
-__all__ = ["EXIT_BROKEN_DEVICE", "is_device_broken", "main"]
+__all__ = ["EXIT_BROKEN_DEVICE", "answer", "is_device_broken", "is_out_of_memory", "main"]
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the thread that started us ends."""
 EXIT_BROKEN_DEVICE = 71
 """Exit status when the GPU context is lost: only a new process gets a new one."""
 MAX_REASON_CHARS = 200
+MEMORY_MARKS = ("out of memory", "alloc_failed", "failed to allocate", "bad_alloc")
+"""Words of the CUDA runtime, of cuBLAS, of CTranslate2's allocators and of C++ where memory ran out."""
 DEMO_THREADS = 1
 """The demo model's matrices are too small to share: two threads take 1.5 times as long as one."""
 
@@ -75,6 +79,7 @@ def _load(options: ChildOptions) -> WhisperBackend:
         compute_type=options.compute_type,
         cpu_threads=options.cpu_threads or (DEMO_THREADS if resolved.is_demo else usable_cores()),
         first_handle=options.first_handle,
+        window_pad_s=options.window_pad_s,
     )
     backend.warm_up()
     info = backend.info
@@ -88,14 +93,26 @@ def is_device_broken(error: Exception) -> bool:
     After most CUDA errors every later call in the process fails too (CUDA runtime API, "sticky
     errors"); running out of memory is the exception: the next, smaller call may succeed.
     """
+    if is_out_of_memory(error):
+        return False
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("cuda" in text or "cublas" in text) and "out of memory" not in text
+    return isinstance(error, RuntimeError) and ("cuda" in text or "cublas" in text)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True if a smaller call may succeed: the device or this process had no room for this one."""
+    if isinstance(error, RuntimeError):
+        text = str(error).lower()
+        return any(mark in text for mark in MEMORY_MARKS)
+    return isinstance(error, MemoryError)
 
 
 def _reason(error: Exception) -> tuple[str, str]:
     """The error's code and a message that holds none of the data."""
     if isinstance(error, SttError):
         return error.code, str(error)
+    if is_out_of_memory(error):
+        return EngineMemoryError.code, f"out of memory ({str(error)[:MAX_REASON_CHARS] or type(error).__name__})"
     if isinstance(error, RuntimeError):
         # CTranslate2's kind: the library's own words about shapes, memory and devices.
         return EngineFailedError.code, f"the model call failed: {str(error)[:MAX_REASON_CHARS]}"
@@ -105,6 +122,8 @@ def _reason(error: Exception) -> tuple[str, str]:
 def _call(backend: WhisperBackend, method: str, argument: Any) -> object:
     if method not in METHODS:
         raise EngineFailedError(f"no such call: {method}")
+    if method == "transcribe":
+        return decode_batch(backend, backend.info, argument, MonotonicClock())
     if method == "open_file":
         samples, options = argument
         return backend.open_file(samples, options)
@@ -112,7 +131,8 @@ def _call(backend: WhisperBackend, method: str, argument: Any) -> object:
     return result
 
 
-def _answer(backend: WhisperBackend, request: Request) -> Reply:
+def answer(backend: WhisperBackend, request: Request) -> Reply:
+    """Make one call; whatever goes wrong becomes a reply, and nothing of the call is held afterwards."""
     message_id, method, argument = request
     try:
         return message_id, True, _call(backend, method, argument)
@@ -145,7 +165,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         backend = _start(connection)
         while backend is not None:
-            connection.send(_answer(backend, connection.recv()))
+            connection.send(answer(backend, connection.recv()))
     except (EOFError, OSError):
         pass  # the parent is gone, or wants us gone
     # Threads inside the libraries are not waited for: the process holds nothing to be saved.

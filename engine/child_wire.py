@@ -17,6 +17,7 @@ from engine.errors import (
     AtCapacityError,
     ConfigError,
     EngineFailedError,
+    EngineMemoryError,
     ModelUnavailableError,
     ServerError,
 )
@@ -32,7 +33,8 @@ __all__ = [
 ]
 
 Request: TypeAlias = tuple[int, str, object]
-"""(message id, method of the backend, its one argument); `open_file` takes (samples, options)."""
+"""(message id, method of the backend, its one argument); `transcribe` takes a list of WindowJob, `open_file`
+(samples, options)."""
 
 Reply: TypeAlias = tuple[int, bool, object]
 """(message id, True, result) or (message id, False, (error code, message))."""
@@ -40,28 +42,35 @@ Reply: TypeAlias = tuple[int, bool, object]
 START_ID = 0
 """The id of the reply that tells how loading went: a ModelInfo or an error."""
 
-METHODS = frozenset({"encode", "decode", "align", "detect", "release", "open_file", "next_segments"})
+METHODS = frozenset({"transcribe", "open_file", "next_segments", "release"})
 """All that a request may name."""
 
 GENERATION_BITS = 32
 """A handle is (number of the child << GENERATION_BITS) + counter, so that a handle of a dead child
-is never mistaken for one of its successor; a child would need years to count 2^32 windows."""
+is never mistaken for one of its successor; a child would need years to count 2^32 recordings."""
 
 
 @dataclass(frozen=True)
 class ChildOptions:
-    """What a child needs to know before it loads the model; `cpu_threads` 0 lets it choose."""
+    """What a child needs to know before it loads the model.
+
+    `cpu_threads` 0 lets it choose; `window_pad_s` None leaves the padding of live windows to the model.
+    """
 
     model: str
     device: str = "auto"
     compute_type: str = "auto"
     cpu_threads: int = 0
+    window_pad_s: float | None = None
     first_handle: int = 0
     log_level: str = "info"
     log_format: str = "text"
 
 
-_REBUILT = {error.code: error for error in (AtCapacityError, ConfigError, EngineFailedError, ModelUnavailableError)}
+_REBUILT = {
+    error.code: error
+    for error in (AtCapacityError, ConfigError, EngineFailedError, EngineMemoryError, ModelUnavailableError)
+}
 
 
 def error_from(value: object) -> ServerError:

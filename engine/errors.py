@@ -18,6 +18,8 @@
         ├── AtCapacityError         full            an answer, not a fault: come back later
         ├── DrainingError           draining        the process is on its way out
         ├── EngineFailedError       engine_failed   this one decode failed for good
+        │   ├── EngineMemoryError   engine_out_of_memory  a batch did not fit; a smaller one may
+        │   └── EngineKilledError   engine_killed   the engine dies of this window, every time
         └── EngineRestartError      engine_restart  the engine process died; decode again
 
 Every class carries a stable `code`, whether a retry can help, the HTTP status and the
@@ -39,6 +41,8 @@ __all__ = [
     "ConfigError",
     "DrainingError",
     "EngineFailedError",
+    "EngineKilledError",
+    "EngineMemoryError",
     "EngineRestartError",
     "IdleError",
     "ModelUnavailableError",
@@ -189,6 +193,18 @@ class EngineFailedError(ServerError):
     """One decode failed for good; other jobs go on."""
 
     code = "engine_failed"
+
+
+class EngineMemoryError(EngineFailedError):
+    """A batch did not fit into the device's memory; a smaller one may."""
+
+    code = "engine_out_of_memory"
+
+
+class EngineKilledError(EngineFailedError):
+    """The engine process died over this window, alone and more than once: it must not be tried again."""
+
+    code = "engine_killed"
 
 
 class EngineRestartError(ServerError):

@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from engine import errors
+from engine.batch_report import BatchReport
 from engine.types import JobClass
 
 __all__ = ["OTHER", "Metrics"]
@@ -39,6 +40,11 @@ CLOSE_CODES = frozenset(range(1000, 1016)) | frozenset(range(4000, 4004))
 """RFC 6455 section 7.4 and our own."""
 DECODE_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """From one short window on a GPU to the time after which the engine is replaced."""
+SIZE_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32)
+"""Windows in a batch, up to the most that a GPU is given."""
+AGE_BUCKETS_S = (0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 10.0)
+"""Dense around the deadline of finals, up to the longest partial interval and an engine that is replaced."""
+STAGES = ("encode", "decode", "align")
 LATENCY_BUCKETS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 """Dense where people notice, up to what a backlog can reach."""
 
@@ -72,12 +78,43 @@ class Metrics:
         self._commit = self._histogram(
             "stt_commit_seconds", "From the arrival of a segment's last sample to its final text", LATENCY_BUCKETS_S
         )
+        self._batch_series()
         # A series that exists from the start is one whose first increase a query can see.
         for fate in FATES:
             self._samples.labels(fate)
         for job_class in JOB_CLASSES:
-            self._decode.labels(job_class)
-            self._waiting.labels(job_class)
+            for series in (self._decode, self._waiting, *self._by_class):
+                series.labels(job_class)
+        for stage in STAGES:
+            self._stages.labels(stage)
+
+    def _batch_series(self) -> None:
+        registry, by_class = self._registry, ["job_class"]
+        self._sizes = self._histogram("stt_batch_size", "Windows in a call of the engine", SIZE_BUCKETS, *by_class)
+        self._ages = self._histogram(
+            "stt_queue_age_seconds", "From submission to the start of a job's first batch", AGE_BUCKETS_S, *by_class
+        )
+        self._frames = Counter("stt_batch_frames", "Mel frames encoded", by_class, registry=registry)
+        self._padding = Counter(
+            "stt_batch_padding_frames", "Mel frames encoded that were padding", by_class, registry=registry
+        )
+        self._tokens = Counter("stt_tokens", "Tokens decoded", by_class, registry=registry)
+        self._missed = Counter("stt_deadlines_missed", "Results after their deadline", by_class, registry=registry)
+        self._by_class = (self._sizes, self._ages, self._frames, self._padding, self._tokens, self._missed)
+        self._stages = Counter(
+            "stt_engine_stage_seconds", "Time of the engine process in a stage", ["stage"], registry=registry
+        )
+        self._busy = Counter("stt_engine_busy_seconds", "Time in calls of the engine", registry=registry)
+        self._coalesced = Counter(
+            "stt_partials_coalesced", "Partials replaced by a newer one while they waited", registry=registry
+        )
+        self._coalesced_seen = 0
+        self._interval = Gauge(
+            "stt_partial_interval_seconds", "New audio that is worth a partial decode", registry=registry
+        )
+        self._max_streams = Gauge(
+            "stt_max_streams", "Streams that could talk at once, by what was measured; 0: unknown", registry=registry
+        )
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help_text, labels, buckets=buckets, registry=self._registry)
@@ -128,12 +165,37 @@ class Metrics:
         """A decode has failed for good."""
         self._failures.inc()
 
-    def engine(self, restarts: int, waiting: dict[str, int]) -> None:
-        """Take over what the engine counts: restarts since its start, and jobs that wait by class."""
+    def batch(self, report: BatchReport) -> None:
+        """A call of the engine has ended."""
+        job_class = report.job_class.name.lower()
+        self._sizes.labels(job_class).observe(report.n_items)
+        for age_s in report.queue_ages_s:
+            self._ages.labels(job_class).observe(age_s)
+        self._frames.labels(job_class).inc(report.frames)
+        self._padding.labels(job_class).inc(report.padding_frames)
+        self._tokens.labels(job_class).inc(report.tokens)
+        self._missed.labels(job_class).inc(report.missed_deadlines)
+        for stage, took_s in zip(STAGES, (report.encode_s, report.decode_s, report.align_s), strict=True):
+            self._stages.labels(stage).inc(took_s)
+        self._busy.inc(report.took_s)
+
+    def engine(
+        self,
+        restarts: int,
+        waiting: dict[str, int],
+        coalesced: int,
+        partial_interval_s: float,
+        max_streams: int | None,
+    ) -> None:
+        """Take over what the engine tells: totals since its start, jobs that wait by class, its pace and size."""
         self._restarts.inc(max(restarts - self._restarts_seen, 0))
         self._restarts_seen = max(restarts, self._restarts_seen)
+        self._coalesced.inc(max(coalesced - self._coalesced_seen, 0))
+        self._coalesced_seen = max(coalesced, self._coalesced_seen)
         for job_class, count in waiting.items():
             self._waiting.labels(job_class if job_class in JOB_CLASSES else OTHER).set(count)
+        self._interval.set(partial_interval_s)
+        self._max_streams.set(max_streams or 0)
 
     def render(self) -> tuple[bytes, str]:
         """The text exposition and its content type."""

@@ -44,8 +44,8 @@ FIRST_START_LIMIT_S = 1_800.0
 """The first start may fetch 3 GB of weights at 2 MB/s, and compile kernels for a new GPU."""
 RESTART_LIMIT_S = 180.0
 """A later start finds the weights on the disk and the kernels in the cache."""
-MAX_OUTSTANDING = 256
-"""Calls sent and not answered; the service has one at a time, so this is only reached by a mistake."""
+MAX_OUTSTANDING = 16
+"""Calls sent and not answered: one batch, and a step or a release of each of a few recordings; more is a mistake."""
 STOP_LIMIT_S = 5.0
 """How long `stop` waits for a killed process; the kernel needs milliseconds."""
 
@@ -159,6 +159,7 @@ class EngineOwner(RemoteBackend):
             device=self._settings.device,
             compute_type=self._settings.compute_type,
             cpu_threads=self._settings.cpu_threads,
+            window_pad_s=self._settings.window_pad_s,
             first_handle=generation << GENERATION_BITS,
             log_level=self._settings.log_level,
             log_format=self._settings.log_format,
@@ -280,7 +281,7 @@ class EngineOwner(RemoteBackend):
         """
         await self.wait_ready()
         if any(handle >> GENERATION_BITS != self._generation for handle in handles):
-            raise EngineRestartError("the engine process that held the window is gone")
+            raise EngineRestartError("the engine process that held the recording is gone")
         if len(self._calls) >= MAX_OUTSTANDING:
             raise AtCapacityError(f"{MAX_OUTSTANDING} engine calls are waiting")
         assert self._child is not None

@@ -10,17 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from engine.types import (
-    AlignRequest,
-    DecodeRequest,
-    DecodeResult,
-    DetectResult,
-    FileOptions,
-    FileSegment,
-    FloatArray,
-    Handle,
-    Word,
-)
+from engine.types import BatchResult, FileOptions, FileSegment, FloatArray, Handle, WindowJob
 
 __all__ = ["RemoteBackend"]
 
@@ -33,28 +23,14 @@ class RemoteBackend(ABC):
         """Carry one call to the model's process and bring back its result.
 
         `handles` are those that the argument names. Raises EngineRestartError if the process that
-        gave them is gone, or goes before it has answered; EngineFailedError if the call failed.
+        gave them is gone, or goes before it has answered; EngineFailedError if the call failed, or its
+        subclass EngineMemoryError if it did not fit.
         """
 
-    async def encode(self, mels: Sequence[FloatArray]) -> list[Handle]:
+    async def transcribe(self, jobs: Sequence[WindowJob]) -> BatchResult:
         """As `engine.types.Backend`; waits while a child is loading."""
-        handles: list[Handle] = await self.call("encode", list(mels))
-        return handles
-
-    async def decode(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
-        """As `engine.types.Backend`."""
-        results: list[DecodeResult] = await self.call("decode", list(requests), [r.handle for r in requests])
-        return results
-
-    async def align(self, requests: Sequence[AlignRequest]) -> list[tuple[Word, ...]]:
-        """As `engine.types.Backend`."""
-        words: list[tuple[Word, ...]] = await self.call("align", list(requests), [r.handle for r in requests])
-        return words
-
-    async def detect(self, handles: Sequence[Handle]) -> list[DetectResult]:
-        """As `engine.types.Backend`."""
-        results: list[DetectResult] = await self.call("detect", list(handles), handles)
-        return results
+        result: BatchResult = await self.call("transcribe", list(jobs))
+        return result
 
     async def release(self, handles: Sequence[Handle]) -> None:
         """As `engine.types.Backend`; raises EngineRestartError for handles of a dead child, which are void."""

@@ -1,8 +1,9 @@
 """The engine as sessions and file jobs see it: submit a window or a recording, await its words.
 
-One task takes jobs from the scheduler and runs them over the backend one after the other, so at
-most one call is inside the model and a final waits for no more than that. Jobs whose engine process died
-are decoded again by its successor. Knows no process, no pipe and no socket.
+One task takes batches from the scheduler and runs them over the backend one after the other, so at
+most one call is inside the model and a final waits for no more than that. Jobs of a batch that failed, or
+whose engine process died, run again before anything else, in smaller batches. Knows no process, no
+pipe and no socket.
 
 Invariants: every submitted job ends, by its result, its own error, SupersededError or
 DrainingError; one job's failure is nobody else's.
@@ -11,18 +12,22 @@ DrainingError; one job's failure is nobody else's.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.batch_limits import BatchLimits
+from engine.batch_report import BatchReport
+from engine.batch_run import BatchRunner, WatchedBackend, Work, fail
+from engine.batching import BatchKey, batch_key
+from engine.cadence import Cadence
 from engine.clock import Clock
-from engine.errors import AtCapacityError, BadInputError, DrainingError, EngineFailedError, EngineRestartError
-from engine.file_job import MAX_DEATHS, FileJob
+from engine.cost_model import CostModel
+from engine.errors import AtCapacityError, BadInputError, DrainingError
+from engine.file_job import FileJob
 from engine.scheduler import Scheduler, SupersededError, Ticket
 from engine.types import (
     SAMPLE_RATE_HZ,
-    Backend,
     FileOptions,
     FileSegment,
     FloatArray,
@@ -31,11 +36,13 @@ from engine.types import (
     WindowJob,
     WindowResult,
 )
-from engine.window_decode import check_job, decode_window
+from engine.window_decode import check_job
 
 __all__ = [
+    "FINAL_DEADLINE_S",
     "MAX_FILE_S",
     "MAX_OPEN_FILES",
+    "BatchReport",
     "ClassStats",
     "EngineService",
     "EngineStats",
@@ -43,27 +50,23 @@ __all__ = [
     "SupervisedBackend",
 ]
 
+FINAL_DEADLINE_S = 0.3
+"""From submission to result: with the wait for the endpoint before it, text stands about a second after the
+last word. A partial has until the stream's next one is due, the present interval; a recording has none."""
 MAX_OPEN_FILES = 4
 """Recordings in the pipeline at once: each costs the child up to 50 MB per minute of audio."""
 STOP_LIMIT_S = 0.5
-"""What the running job gets to leave the backend when the service stops."""
+"""What the running batch gets to leave the backend when the service stops."""
 MAX_FILE_S = 7_200.0
 """Longest recording: the whole-file spectrogram of 2 hours peaks at 6 GB."""
 
-_log = logging.getLogger(__name__)
 
-
-class SupervisedBackend(Backend, Protocol):
+class SupervisedBackend(WatchedBackend, Protocol):
     """A backend together with what its owner knows about it."""
 
     @property
     def info(self) -> ModelInfo:
         """The loaded model."""
-        ...
-
-    @property
-    def is_ready(self) -> bool:
-        """True if the current process has loaded the model and decoded with it."""
         ...
 
     @property
@@ -85,50 +88,63 @@ class ClassStats:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot for metrics and readiness; `last_success_s` is a time of the injected clock."""
+    """A snapshot for metrics and readiness; `last_success_s` is a time of the injected clock.
+
+    `busy_share` is of the last 10 s; `coalesced` counts partials replaced by a newer one while they waited;
+    `max_streams` is None until enough was measured.
+    """
 
     is_ready: bool
     restarts: int
     open_files: int
     last_success_s: float | None
     classes: dict[JobClass, ClassStats]
-
-
-@dataclass
-class _Counters:
-    done: int = 0
-    failed: int = 0
-    superseded: int = 0
-    decode_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Work:
-    ticket: Ticket
-    run: Callable[[Callable[[], bool]], Awaitable[Any]]
-    future: asyncio.Future[Any]
+    busy_share: float
+    partial_interval_s: float
+    max_streams: int | None
+    batches: int
+    coalesced: int
 
 
 class EngineService:
     """`engine.types.Engine` over a supervised backend."""
 
-    def __init__(self, backend: SupervisedBackend, clock: Clock) -> None:
+    def __init__(
+        self, backend: SupervisedBackend, clock: Clock, on_batch: Callable[[BatchReport], None] | None = None
+    ) -> None:
+        """`on_batch` is told about every call of the engine, in the order in which they end."""
         self._backend = backend
         self._clock = clock
         self._scheduler = Scheduler()
-        self._work: dict[int, _Work] = {}
+        costs = CostModel()
+        self._limits = BatchLimits(costs)
+        self._cadence = Cadence(costs, self._limit)
+        self._batches = BatchRunner(backend, clock, (costs, self._limits, self._cadence), on_batch)
+        self._work: dict[int, Work] = {}
         self._last_number = 0
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._open_files = 0
-        self._last_success_s: float | None = None
-        self._counters = {job_class: _Counters() for job_class in JobClass}
+        self._coalesced = 0
 
     @property
     def info(self) -> ModelInfo:
         """The loaded model; raises ModelUnavailableError before it was ready once."""
         return self._backend.info
+
+    @property
+    def partial_interval_s(self) -> float:
+        """How much new audio is worth a partial decode now: 0.3 s when idle, up to 3 s under load."""
+        return self._cadence.interval_s(self._clock.now_s())
+
+    @property
+    def max_streams(self) -> int | None:
+        """How many streams may talk at once within the latency goal; None until enough was measured."""
+        return self._cadence.max_streams(self._clock.now_s())
+
+    def _limit(self, key: BatchKey) -> int:
+        return self._limits.limit(key, self.info.device)
 
     def stats(self) -> EngineStats:
         """A snapshot of the counters."""
@@ -140,14 +156,19 @@ class EngineService:
                 superseded=counters.superseded,
                 decode_s=counters.decode_s,
             )
-            for job_class, counters in self._counters.items()
+            for job_class, counters in self._batches.counters.items()
         }
         return EngineStats(
             is_ready=self._backend.is_ready,
             restarts=self._backend.restarts,
             open_files=self._open_files,
-            last_success_s=self._last_success_s,
+            last_success_s=self._batches.last_success_s,
             classes=classes,
+            busy_share=self._cadence.busy_share(self._clock.now_s()),
+            partial_interval_s=self.partial_interval_s,
+            max_streams=self.max_streams,
+            batches=self._batches.n_batches,
+            coalesced=self._coalesced,
         )
 
     def start(self) -> None:
@@ -159,11 +180,12 @@ class EngineService:
         self._is_stopped = True
         if self._runner is not None:
             self._runner.cancel()
-            # On its way out it tells the child to forget encoder outputs; a child that hangs answers
-            # nothing, and whoever owns it kills it after this.
+        self._scheduler.drain()
+        for work in self._work.values():
+            fail(work.future, DrainingError("the engine is stopping"))
+        if self._runner is not None:
+            # A child that hangs answers nothing, and whoever owns it kills it after this.
             await asyncio.wait({self._runner}, timeout=STOP_LIMIT_S)
-        for ticket in self._scheduler.drain():
-            _fail(self._work.pop(ticket.number).future, DrainingError("the engine is stopping"))
 
     async def transcribe_window(self, job: WindowJob) -> WindowResult:
         """Decode one window; survives restarts of the engine child.
@@ -173,9 +195,12 @@ class EngineService:
         AtCapacityError or DrainingError if it is not let in.
         """
         check_job(job, self.info)
-        result: WindowResult = await self._submit(
-            job.job_class, job.stream, lambda is_wanted: self._decode(job, is_wanted)
-        )
+        key, now_s = batch_key(job, self.info), self._clock.now_s()
+        if job.job_class is not JobClass.FILE:
+            self._cadence.seen(job.stream, key, now_s)
+        allowed_s = FINAL_DEADLINE_S if job.job_class is JobClass.FINAL else self.partial_interval_s
+        ticket = Ticket(self._new_number(), job.job_class, job.stream, key, now_s + allowed_s)
+        result: WindowResult = await self._submit(ticket, job)
         return result
 
     async def transcribe_file(self, samples: FloatArray, options: FileOptions) -> AsyncIterator[FileSegment]:
@@ -186,13 +211,18 @@ class EngineService:
         self._check_file(samples, options)
         file_job = FileJob(self._backend, samples, options)
         self._open_files += 1
-        stream = f"file {self._last_number + 1}"
+        stream, continues = f"file {self._last_number + 1}", False
         try:
-            segments: list[FileSegment] | None = await self._submit(JobClass.FILE, stream, lambda _: file_job.step())
-            while segments is not None:
+            while True:
+                # Recordings take turns: the deadline of a step is the moment it is asked for.
+                now_s = self._clock.now_s()
+                ticket = Ticket(self._new_number(), JobClass.FILE, stream, None, now_s, continues)
+                segments: list[FileSegment] | None = await self._submit(ticket, file_job)
+                if segments is None:
+                    return
                 for segment in segments:
                     yield segment
-                segments = await self._submit(JobClass.FILE, stream, lambda _: file_job.step(), continues=True)
+                continues = True
         finally:
             self._open_files -= 1
             await file_job.close()
@@ -205,74 +235,43 @@ class EngineService:
         if self._open_files >= MAX_OPEN_FILES:
             raise AtCapacityError(f"{MAX_OPEN_FILES} recordings are being decoded; try again later")
 
-    async def _decode(self, job: WindowJob, is_wanted: Callable[[], bool]) -> WindowResult:
-        for _ in range(MAX_DEATHS):
-            try:
-                return await decode_window(self._backend, self.info, job, is_wanted)
-            except EngineRestartError as error:
-                _log.warning("a window is decoded again: %s", error)
-        raise EngineFailedError(f"the engine died {MAX_DEATHS} times over this window")
+    def _new_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
-    async def _submit(
-        self,
-        job_class: JobClass,
-        stream: str,
-        run: Callable[[Callable[[], bool]], Awaitable[Any]],
-        *,
-        continues: bool = False,
-    ) -> Any:
-        """Queue and await `run`, which is told by a call whether its result is still wanted."""
+    async def _submit(self, ticket: Ticket, payload: WindowJob | FileJob) -> Any:
+        """Queue a job and await its result."""
         if self._is_stopped:
             raise DrainingError("the engine is stopping")
-        self._last_number += 1
-        ticket = Ticket(self._last_number, job_class, stream, continues)
         superseded = self._scheduler.submit(ticket)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._work[ticket.number] = _Work(ticket, run, future)
         if superseded is not None:
-            self._counters[superseded.job_class].superseded += 1
-            _fail(self._work.pop(superseded.number).future, SupersededError("a newer job replaced this one"))
+            self._batches.counters[superseded.job_class].superseded += 1
+            self._coalesced += ticket.job_class is JobClass.PARTIAL
+            fail(self._work[superseded.number].future, SupersededError("a newer job replaced this one"))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._work[ticket.number] = Work(ticket, payload, future, self._clock.now_s())
         self._wake.set()
         try:
             return await future
         finally:
             # Whoever asked may be cancelled; a job that still waits then is nobody's.
-            if self._scheduler.cancel(ticket):
-                del self._work[ticket.number]
+            self._scheduler.cancel(ticket)
+            del self._work[ticket.number]
 
     async def _serve(self) -> None:
         while True:
-            ticket = self._scheduler.next()
-            if ticket is None:
+            batch = self._batches.next_again() or self._next_batch()
+            if batch:
+                await self._batches.run(batch)
+            else:
                 self._wake.clear()
                 await self._wake.wait()
-            else:
-                await self._run(self._work.pop(ticket.number))
 
-    async def _run(self, work: _Work) -> None:
-        counters = self._counters[work.ticket.job_class]
-        began_s = self._clock.now_s()
-        try:
-            result = await work.run(lambda: not work.future.done())
-        except asyncio.CancelledError:
-            _fail(work.future, DrainingError("the engine is stopping"))
-            raise
-        except SupersededError:
-            counters.superseded += 1  # and its submitter has gone
-        except Exception as error:
-            # An edge: it goes to whoever submitted the job, and the next job is not concerned.
-            counters.failed += 1
-            _fail(work.future, error)
-        else:
-            counters.done += 1
-            if result:  # a step of a recording that brought nothing proves nothing
-                self._last_success_s = self._clock.now_s()
-            if not work.future.done():
-                work.future.set_result(result)
-        finally:
-            counters.decode_s += self._clock.now_s() - began_s
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+    def _next_batch(self) -> list[Work]:
+        batch = []
+        for ticket in self._scheduler.next_batch(self._limit):
+            work = self._work[ticket.number]
+            # A replaced partial's deadline has come over to it.
+            work.ticket = ticket
+            batch.append(work)
+        return batch

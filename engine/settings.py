@@ -16,37 +16,19 @@ import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.errors import ConfigError
+from engine.settings_rows import AUTO, Row, as_row, row
 
 __all__ = ["Row", "Settings", "add_options", "env_template", "load_settings", "rows", "unknown_variables"]
 
 LIVE_DEFAULT_IN_POD = "small.en"
 """The seed project's model: what a pod runs when nothing else is asked for."""
-
-
-def _row(
-    default: Any,
-    env: str | tuple[str, ...],
-    flags: tuple[str, ...],
-    help_text: str,
-    **constraints: Any,
-) -> Any:
-    names = (env,) if isinstance(env, str) else env
-    return Field(
-        default=default,
-        validation_alias=AliasChoices(*names),
-        description=help_text,
-        json_schema_extra={"flags": list(flags)},
-        **constraints,
-    )
 
 
 class Settings(BaseSettings):
@@ -61,7 +43,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    model: str | None = _row(
+    model: str | None = row(
         None,
         "WHISPER_MODEL",
         ("--model", "-m"),
@@ -72,11 +54,11 @@ class Settings(BaseSettings):
     )
     compute_type: Literal[
         "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32"
-    ] = _row("auto", "WHISPER_COMPUTE_TYPE", ("--compute-type",), "auto: float16 on a GPU, int8 on a CPU")
-    device: Literal["auto", "cpu", "cuda"] = _row(
+    ] = row("auto", "WHISPER_COMPUTE_TYPE", ("--compute-type",), "auto: float16 on a GPU, int8 on a CPU")
+    device: Literal["auto", "cpu", "cuda"] = row(
         "auto", "WHISPER_DEVICE", ("--device",), "auto: cuda if it works, else cpu"
     )
-    cpu_threads: int = _row(
+    cpu_threads: int = row(
         0,
         "WHISPER_CPU_THREADS",
         ("--cpu-threads",),
@@ -84,24 +66,39 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
     )
-    language: str | None = _row(
+    window_pad_s: float | None = row(
+        None,
+        "WHISPER_WINDOW_PAD_S",
+        ("--window-pad",),
+        "seconds to which live windows are padded; less is faster, 30 is what Whisper was trained on "
+        "(default: 30; the demo model pads by 1 s)",
+        ge=0,
+        le=30,
+    )
+    language: str | None = row(
         None,
         "WHISPER_LANGUAGE",
         ("--language",),
         "language of clients that name none (default: detect)",
         pattern=r"^[a-z]{2,3}$",
     )
-    host: str | None = _row(
+    host: str | None = row(
         None, "WHISPERLIVE_HOST", ("--host",), "address to listen on (default: 127.0.0.1; 0.0.0.0 inside a pod)"
     )
-    port: int = _row(9090, "WHISPERLIVE_PORT", ("--port", "-p"), "WebSocket port; 0: any free one", ge=0, le=65535)
-    health_port: int = _row(
+    port: int = row(9090, "WHISPERLIVE_PORT", ("--port", "-p"), "WebSocket port; 0: any free one", ge=0, le=65535)
+    health_port: int = row(
         9999, "HEALTH_CHECK_PORT", ("--health-port",), "health port; 0: any free one", ge=0, le=65535
     )
-    max_clients: int = _row(
-        4, "MAX_CLIENTS", ("--max-clients", "--max_clients"), "streams at once; more get WAIT", ge=1, le=10_000
+    max_clients: int | None = row(
+        None,
+        "MAX_CLIENTS",
+        ("--max-clients", "--max_clients"),
+        "streams at once; more get WAIT; auto: as many as the machine was measured to keep up with",
+        may_be_auto=True,
+        ge=1,
+        le=10_000,
     )
-    max_connection_time_s: float | None = _row(
+    max_connection_time_s: float | None = row(
         None,
         "MAX_CONNECTION_TIME",
         ("--max-connection-time", "--max_connection_time"),
@@ -109,10 +106,10 @@ class Settings(BaseSettings):
         ge=1,
         le=7 * 86_400,
     )
-    idle_timeout_s: float = _row(
+    idle_timeout_s: float = row(
         120.0, "IDLE_TIMEOUT_S", ("--idle-timeout",), "seconds without any bytes that end a stream", ge=1, le=86_400
     )
-    max_backlog_s: float = _row(
+    max_backlog_s: float = row(
         10.0,
         "MAX_BACKLOG_S",
         ("--max-backlog",),
@@ -120,7 +117,17 @@ class Settings(BaseSettings):
         ge=1,
         le=60,
     )
-    engine_timeout_s: float = _row(
+    feature_threads: int | None = row(
+        None,
+        "FEATURE_THREADS",
+        ("--feature-threads",),
+        "threads that look for speech and compute spectra; 0: the serving loop does it; "
+        "auto: usable cores less 2, at most 4",
+        may_be_auto=True,
+        ge=0,
+        le=64,
+    )
+    engine_timeout_s: float = row(
         30.0,
         "ENGINE_TIMEOUT_S",
         ("--engine-timeout",),
@@ -128,28 +135,28 @@ class Settings(BaseSettings):
         ge=0.5,
         le=600,
     )
-    result_key: bool = _row(
+    result_key: bool = row(
         True,
         "RESULT_KEY",
         ("--no-result-key",),
         "send segments also as `result`, with times as numbers; the option turns it off",
     )
-    auth_token: SecretStr | None = _row(
+    auth_token: SecretStr | None = row(
         None, "WHISPER_AUTH_TOKEN", (), "secret that clients must show (16 to 512 characters)"
     )
-    token_file: Path | None = _row(
+    token_file: Path | None = row(
         None, "WHISPER_AUTH_TOKEN_FILE", ("--token-file",), "file that holds the secret in its first line"
     )
-    no_auth: bool = _row(
+    no_auth: bool = row(
         False,
         "WHISPER_NO_AUTH",
         ("--no-auth",),
         "serve without a secret beyond loopback too; one that is set counts all the same",
     )
-    ssl_certfile: Path | None = _row(None, "SSL_CERTFILE", ("--ssl-certfile",), "TLS certificate, PEM")
-    ssl_keyfile: Path | None = _row(None, "SSL_KEYFILE", ("--ssl-keyfile",), "TLS private key, PEM")
-    log_format: Literal["text", "json"] = _row("text", "LOG_FORMAT", ("--log-format",), "text or json")
-    log_level: Literal["debug", "info", "warning", "error"] = _row(
+    ssl_certfile: Path | None = row(None, "SSL_CERTFILE", ("--ssl-certfile",), "TLS certificate, PEM")
+    ssl_keyfile: Path | None = row(None, "SSL_KEYFILE", ("--ssl-keyfile",), "TLS private key, PEM")
+    log_format: Literal["text", "json"] = row("text", "LOG_FORMAT", ("--log-format",), "text or json")
+    log_level: Literal["debug", "info", "warning", "error"] = row(
         "info", "LOG_LEVEL", ("--log-level",), "debug, info, warning or error"
     )
 
@@ -158,6 +165,11 @@ class Settings(BaseSettings):
     def _fold_case(cls, value: object) -> object:
         """`INFO`, as deployments of the seed project say, is `info`."""
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("max_clients", "feature_threads", mode="before")
+    @classmethod
+    def _auto_is_none(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.strip().lower() == AUTO else value
 
     @classmethod
     def settings_customise_sources(
@@ -197,72 +209,24 @@ class Settings(BaseSettings):
             return False
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the settings table, as documentation and command line need it."""
-
-    name: str
-    env: tuple[str, ...]
-    flags: tuple[str, ...]
-    default: Any
-    help: str
-    legal: str
-    is_switch: bool
-
-
 def rows() -> tuple[Row, ...]:
     """The settings table in order."""
-    return tuple(_as_row(name, field) for name, field in Settings.model_fields.items())
-
-
-def _as_row(name: str, field: FieldInfo) -> Row:
-    alias = field.validation_alias
-    assert isinstance(alias, AliasChoices)
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    flags = extra["flags"]
-    assert isinstance(flags, list)
-    return Row(
-        name=name,
-        env=tuple(str(choice) for choice in alias.choices),
-        flags=tuple(str(flag) for flag in flags),
-        default=field.default,
-        help=field.description or "",
-        legal=_legal(field),
-        is_switch=field.annotation is bool,
-    )
-
-
-def _legal(field: FieldInfo) -> str:
-    low = high = None
-    for rule in field.metadata:
-        low = getattr(rule, "ge", low)
-        high = getattr(rule, "le", high)
-    if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
-    choices = getattr(field.annotation, "__args__", ())
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return ", ".join(choices)
-    if field.annotation is bool:
-        return "1 or 0"
-    return ""
+    return tuple(as_row(name, field) for name, field in Settings.model_fields.items())
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add one option per row that has flags; absent options stay absent from the namespace."""
-    for row in rows():
-        if not row.flags:
+    for each in rows():
+        if not each.flags:
             continue
-        legal = f" [{row.legal}]" if row.legal and not row.is_switch else ""
-        help_text = f"{row.help}{legal} ({row.env[0]})".replace("%", "%%")
-        if row.is_switch:
-            value = not row.default
-            parser.add_argument(
-                *row.flags, dest=row.name, action="store_const", const=value, default=argparse.SUPPRESS, help=help_text
-            )
+        legal = f" [{each.legal}]" if each.legal and not each.is_switch else ""
+        help_text = f"{each.help}{legal} ({each.env[0]})".replace("%", "%%")
+        options: dict[str, Any] = {"dest": each.name, "default": argparse.SUPPRESS, "help": help_text}
+        if each.is_switch:
+            options |= {"action": "store_const", "const": not each.default}
         else:
-            metavar = row.name.upper()
-            parser.add_argument(*row.flags, dest=row.name, default=argparse.SUPPRESS, metavar=metavar, help=help_text)
+            options["metavar"] = each.name.upper()
+        parser.add_argument(*each.flags, **options)
 
 
 def load_settings(options: Mapping[str, Any] | None = None, env_file: str | Path | None = ".env") -> Settings:
@@ -282,21 +246,21 @@ def load_settings(options: Mapping[str, Any] | None = None, env_file: str | Path
 
 
 def _by_alias(given: Mapping[str, Any]) -> dict[str, Any]:
-    first_alias = {row.name: row.env[0] for row in rows()}
+    first_alias = {each.name: each.env[0] for each in rows()}
     return {first_alias[name]: value for name, value in given.items()}
 
 
 def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
-    table = {alias: row for row in rows() for alias in (*row.env, row.name)}
+    table = {alias: each for each in rows() for alias in (*each.env, each.name)}
     lines = []
     for problem in error.errors():
-        row = table.get(str(problem["loc"][0])) if problem["loc"] else None
-        if row is None:
+        found = table.get(str(problem["loc"][0])) if problem["loc"] else None
+        if found is None:
             lines.append(str(problem["msg"]))
             continue
-        where = row.flags[0] if row.name in given and row.flags else str(problem["loc"][0])
-        shown = "(hidden)" if row.name == "auth_token" else repr(problem["input"])
-        legal = row.legal or str(problem["msg"]).lower()
+        where = found.flags[0] if found.name in given and found.flags else str(problem["loc"][0])
+        shown = "(hidden)" if found.name == "auth_token" else repr(problem["input"])
+        legal = found.legal or str(problem["msg"]).lower()
         lines.append(f"{where}: {shown} is not allowed; legal: {legal}")
     return "; ".join(lines)
 
@@ -341,7 +305,7 @@ def _read_token_file(path: Path) -> str:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Warnings for WHISPER_* variables that no row knows, with the nearest name."""
-    known = [name for row in rows() for name in row.env]
+    known = [name for each in rows() for name in each.env]
     warnings = []
     for name in sorted(environ):
         if name.startswith(("WHISPER_", "WHISPERLIVE_")) and name not in known:
@@ -355,20 +319,12 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 def env_template() -> str:
     """The text of `.env.template`, generated from the table."""
     lines = ["# Copy to .env and uncomment what you need. Made by `make env-template`; do not edit.", ""]
-    for row in rows():
-        legal = f" ({row.legal})" if row.legal else ""
-        lines.append(f"# {row.help}{legal}")
-        lines.append(f"#{row.env[0]}={_template_value(row)}")
+    for each in rows():
+        legal = f" ({each.legal})" if each.legal else ""
+        lines.append(f"# {each.help}{legal}")
+        lines.append(f"#{each.env[0]}={each.default_text}")
         lines.append("")
     return "\n".join(lines)
-
-
-def _template_value(row: Row) -> str:
-    if row.default is None:
-        return ""
-    if row.is_switch:
-        return "1" if row.default else "0"
-    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,10 +20,8 @@ __all__ = [
     "HOP_SAMPLES",
     "MAX_FRAMES",
     "SAMPLE_RATE_HZ",
-    "AlignRequest",
     "Backend",
-    "DecodeRequest",
-    "DecodeResult",
+    "BatchResult",
     "DetectResult",
     "Engine",
     "FileOptions",
@@ -39,7 +37,7 @@ __all__ = [
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Handle: TypeAlias = int
-"""Names one encoder output that lives in the engine child."""
+"""Names one recording that is open in the engine child."""
 
 SAMPLE_RATE_HZ = 16_000
 HOP_SAMPLES = 160
@@ -82,52 +80,17 @@ class ModelInfo:
     """Windows are padded to at least this many mel frames; 0 = encode at their own length."""
     tail_frames: int = 0
     """Silent mel frames that follow the content in any case, within MAX_FRAMES."""
+    bucket_frames: int = 200
+    """Window lengths are rounded up to a multiple of this, so that windows of several streams can
+    share a batch without one being padded because of another."""
+    context_lengths: tuple[int, ...] = (0, 32, 96)
+    """Lengths in tokens, ascending, to which the text before a window is cut; (0,): the model takes none.
+    Prompts in one batch must be equally long."""
 
     @property
     def is_multilingual(self) -> bool:
         """True if the language of a stream has to be given or detected."""
         return len(self.languages) > 1
-
-
-@dataclass(frozen=True)
-class DecodeRequest:
-    """Decode one encoder output without timestamps (`<|notimestamps|>`).
-
-    `context` are token ids of committed text, put before `<|startoftranscript|>`, where they cost
-    one parallel forward; `prompt` and `hotwords` are text, put before them.
-    """
-
-    handle: Handle
-    language: str
-    task: str = "transcribe"
-    context: tuple[int, ...] = ()
-    prompt: str = ""
-    hotwords: str = ""
-    beam_size: int = 1
-    max_new_tokens: int = 224
-    temperature: float = 0.0
-
-
-@dataclass(frozen=True)
-class DecodeResult:
-    """Text tokens (no specials) and what is needed to judge them."""
-
-    tokens: tuple[int, ...]
-    text: str
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
-
-
-@dataclass(frozen=True)
-class AlignRequest:
-    """Word times for `tokens` as decoded from `handle`; `n_frames` counts mel frames with content."""
-
-    handle: Handle
-    language: str
-    task: str
-    tokens: tuple[int, ...]
-    n_frames: int
 
 
 DetectResult: TypeAlias = tuple[tuple[str, float], ...]
@@ -158,49 +121,15 @@ class FileSegment:
     words: tuple[Word, ...] = ()
 
 
-class Backend(Protocol):
-    """The message-shaped interface to a model: what the engine child executes.
-
-    Lists in, lists of the same length out, so that jobs of several streams can share one call.
-    Raises EngineRestartError when the process behind it is gone (all handles are void then) and
-    EngineFailedError when the call itself failed.
-    """
-
-    async def encode(self, mels: Sequence[FloatArray]) -> list[Handle]:
-        """Encode normalised log-mel windows, float32 [n_mels, frames], all of equal shape."""
-        ...
-
-    async def decode(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
-        """Decode encoder outputs."""
-        ...
-
-    async def align(self, requests: Sequence[AlignRequest]) -> list[tuple[Word, ...]]:
-        """Find word times."""
-        ...
-
-    async def detect(self, handles: Sequence[Handle]) -> list[DetectResult]:
-        """Tell the language of encoder outputs."""
-        ...
-
-    async def release(self, handles: Sequence[Handle]) -> None:
-        """Forget encoder outputs."""
-        ...
-
-    async def open_file(self, samples: FloatArray, options: FileOptions) -> Handle:
-        """Begin faster-whisper's own pipeline on mono 16 kHz float32 samples."""
-        ...
-
-    async def next_segments(self, handle: Handle) -> list[FileSegment] | None:
-        """Decode one more window of a file; None after the last one."""
-        ...
-
-
 @dataclass(frozen=True)
 class WindowJob:
     """One window of a live stream to be decoded.
 
     `mel` is raw log10-mel, float32 [n_mels, frames <= MAX_FRAMES], as `engine.mel` makes it.
-    `language` None asks for detection among `languages` (empty: all that the model knows).
+    `language` None asks for detection among `languages` (empty: all that the model knows). `context` are
+    token ids of the committed text before the window, cut to one of the model's `context_lengths`: they
+    stand before `<|startoftranscript|>`, where they cost one parallel forward. `prompt` and `hotwords`
+    are text, put before them.
     """
 
     stream: str
@@ -226,12 +155,67 @@ class WindowResult:
     compression_ratio: float
 
 
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch of windows brought, in the order of its jobs, and what it cost the engine child.
+
+    `tokens` counts new tokens over all windows; `frames` the mel frames encoded and `padding_frames` how
+    many of them were padding.
+    """
+
+    results: tuple[WindowResult, ...]
+    frames: int
+    padding_frames: int
+    tokens: int
+    encode_s: float
+    decode_s: float
+    align_s: float
+
+
+class Backend(Protocol):
+    """The message-shaped interface to a model: what the engine child executes.
+
+    Raises EngineRestartError when the process behind it is gone (handles of recordings are void then),
+    EngineMemoryError when a batch does not fit, and EngineFailedError when the call itself failed; an
+    error concerns the call as a whole, so whoever made the batch may try its parts.
+    """
+
+    async def transcribe(self, jobs: Sequence[WindowJob]) -> BatchResult:
+        """Decode windows of equal `engine.batching.batch_key` in one batch: encode, detect, decode, align."""
+        ...
+
+    async def release(self, handles: Sequence[Handle]) -> None:
+        """Forget recordings."""
+        ...
+
+    async def open_file(self, samples: FloatArray, options: FileOptions) -> Handle:
+        """Begin faster-whisper's own pipeline on mono 16 kHz float32 samples."""
+        ...
+
+    async def next_segments(self, handle: Handle) -> list[FileSegment] | None:
+        """Decode one more window of a file; None after the last one."""
+        ...
+
+
 class Engine(Protocol):
     """What sessions and file jobs see: submit a window, await its words."""
 
     @property
     def info(self) -> ModelInfo:
         """The loaded model; valid once the engine has been ready."""
+        ...
+
+    @property
+    def partial_interval_s(self) -> float:
+        """How much new audio is worth a partial decode now: little when idle, more under load."""
+        ...
+
+    @property
+    def max_streams(self) -> int | None:
+        """How many streams may talk at once within the latency goal, by what was measured so far.
+
+        None: nothing was measured yet.
+        """
         ...
 
     async def transcribe_window(self, job: WindowJob) -> WindowResult:

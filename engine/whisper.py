@@ -4,15 +4,14 @@ Runs in the engine child only; apart from `engine.hub` this is the one import of
 faster_whisper. Knows no process, no pipe and no stream. Live windows are decoded without
 timestamps (`<|notimestamps|>`); their word times come from the cross-attention.
 
-Invariants: an encoder output is held until it is released or MAX_HELD_OUTPUTS newer ones exist;
-a handle is never given twice.
+Invariants: nothing of a batch is held here; what a row brings does not depend on the other rows; a handle of
+a recording is never given twice.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,13 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
 from engine.accelerator import Placement, choose_placement, preload_cublas
+from engine.alignment import align_rows
 from engine.errors import EngineFailedError, ModelUnavailableError
 from engine.file_run import FileRun, GatedModel, transcribe_samples
 from engine.models import DEMO_LANGUAGES
 from engine.prompts import MAX_HINT_CHARS, compression_ratio, hint_tokens, join_previous, length_limit
 from engine.types import (
     MAX_FRAMES,
-    AlignRequest,
-    DecodeRequest,
-    DecodeResult,
     DetectResult,
     FileOptions,
     FileSegment,
@@ -41,23 +38,14 @@ from engine.types import (
     ModelInfo,
     Word,
 )
-from engine.words import build_words, pieces_of
+from engine.window_decode import AlignRequest, DecodeOptions, DecodeRequest, DecodeResult, group_indexes
+from engine.window_geometry import window_geometry
 
-__all__ = ["MAX_HELD_OUTPUTS", "MAX_OPEN_FILES", "WhisperBackend"]
+__all__ = ["MAX_OPEN_FILES", "EncodedBatch", "WhisperBackend"]
 
-MAX_HELD_OUTPUTS = 64
-"""Encoder outputs held at once: 3.8 MB each for the large models, and a job releases its own."""
 MAX_OPEN_FILES = 8
 """Recordings in the pipeline at once; each holds its samples and its mel, 0.1 MB per second."""
-MAX_ALIGN_TOKENS = 440
-"""Text positions (448) less the start sequence: the library does not check this itself."""
-DEMO_TAIL_FRAMES = 100
-"""Silence behind a window for the demo model. Measured on its labelled speech, beam 1: one-sentence
-windows 2.3 -> 0.1 % word errors, windows cut in a word 112 -> 8 %; padding to 10 s or 30 s gains
-nothing more (0.2 %, 3.6 %) and costs up to 6 times the work."""
 WARM_UP_FRAMES = 300
-UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Written without blanks; faster-whisper splits these at characters."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +75,39 @@ def _load(path: Path, placement: Placement, cpu_threads: int) -> WhisperModel:
         raise ModelUnavailableError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
 
 
+class EncodedBatch:
+    """The encoder's output for one batch, on the model's device: float [n, frames / 2, d_model]."""
+
+    def __init__(self, output: Any) -> None:
+        self._output = output
+        self._on_host: Any = None
+        self.n_rows: int = output.shape[0]
+
+    def rows(self, wanted: Sequence[int]) -> Any:
+        """The output of some rows, in this order; all rows in order cost nothing.
+
+        The library has no way to pick rows on a GPU: there, others go through the host (3.8 MB each for the
+        large models at 30 s).
+        """
+        chosen = list(wanted)
+        if chosen == list(range(self.n_rows)):
+            return self._output
+        if self._on_host is None:
+            on_host = self._output
+            if on_host.device != "cpu":
+                on_host = on_host.to_device(ctranslate2.Device.cpu)
+            if on_host.dtype == ctranslate2.DataType.bfloat16:
+                on_host = on_host.to(ctranslate2.DataType.float32)  # numpy has no such type
+            self._on_host = np.asarray(on_host)
+        first = chosen[0]
+        is_range = chosen == list(range(first, first + len(chosen)))
+        picked = self._on_host[first : first + len(chosen)] if is_range else self._on_host[chosen]
+        # The model brings it to its own device and type.
+        return ctranslate2.StorageView.from_array(picked)
+
+
 class WhisperBackend:
-    """`engine.types.Backend`, synchronous; one thread calls it."""
+    """`engine.window_decode.WindowModel` and the file calls of `engine.types.Backend`; one thread calls it."""
 
     def __init__(
         self,
@@ -100,19 +119,22 @@ class WhisperBackend:
         compute_type: str = "auto",
         cpu_threads: int = 0,
         first_handle: Handle = 0,
+        window_pad_s: float | None = None,
     ) -> None:
-        """Load a CTranslate2 directory; raises ConfigError or ModelUnavailableError."""
+        """Load a CTranslate2 directory (`window_pad_s`: see `engine.window_geometry`).
+
+        Raises ConfigError or ModelUnavailableError.
+        """
         placement = _place(device, compute_type)
         self._whisper = _load(path, placement, cpu_threads)
         self._model: Any = self._whisper.model
         self._tokenizers: dict[tuple[str, str], Any] = {}
-        self._outputs: OrderedDict[Handle, Any] = OrderedDict()
         self._files: dict[Handle, FileRun] = {}
         self._last_handle = first_handle
-        self.info = self._describe(name, is_demo)
+        self.info = self._describe(name, is_demo, window_pad_s)
         self._suppressed = list(get_suppressed_tokens(self._tokenizer(self.info.languages[0], "transcribe"), [-1]))
 
-    def _describe(self, name: str, is_demo: bool) -> ModelInfo:
+    def _describe(self, name: str, is_demo: bool, window_pad_s: float | None) -> ModelInfo:
         known = [
             code
             for code in self._whisper.supported_languages
@@ -125,8 +147,7 @@ class WhisperBackend:
             device=self._model.device,
             compute_type=self._model.compute_type,
             is_demo=is_demo,
-            pad_frames=0 if is_demo else MAX_FRAMES,
-            tail_frames=DEMO_TAIL_FRAMES if is_demo else 0,
+            **window_geometry(is_demo=is_demo, window_pad_s=window_pad_s)._asdict(),
         )
 
     def _tokenizer(self, language: str, task: str) -> Any:
@@ -141,75 +162,74 @@ class WhisperBackend:
         return self._tokenizers[key]
 
     def warm_up(self) -> None:
-        """Make one call of each kind, so that a GPU's missing library or kernel shows now.
+        """Make each kind of call, alone and in a batch, so that a GPU's missing library or kernel shows now.
 
         Raises ModelUnavailableError.
         """
-        frames = max(self.info.pad_frames, WARM_UP_FRAMES)
-        noise = np.random.default_rng(0).normal(0.0, 0.1, (self.info.n_mels, frames)).astype(np.float32)
-        language = self.info.languages[0]
-        tokens = tuple(self._tokenizer(language, "transcribe").encode(" one two"))
         try:
-            handles = self.encode([noise])
-            self.detect(handles)
-            [result] = self.decode([DecodeRequest(handles[0], language, max_new_tokens=8, beam_size=5)])
-            self.align([AlignRequest(handles[0], language, "transcribe", tokens, WARM_UP_FRAMES)])
-            self.release(handles)
+            is_sane = self._try_out(1, max(self.info.pad_frames, WARM_UP_FRAMES)) and self._try_out(2, WARM_UP_FRAMES)
         except Exception as error:  # an edge: whatever the libraries raise ends the start
             raise ModelUnavailableError(f"the model does not work ({type(error).__name__}: {error})") from error
-        if not np.isfinite(result.avg_logprob):
+        if not is_sane:
             raise ModelUnavailableError("the model does not work (its scores are no numbers)")
 
-    def _next_handle(self) -> Handle:
-        self._last_handle += 1
-        return self._last_handle
+    def _try_out(self, n_windows: int, n_frames: int) -> bool:
+        """Decode noise in every way; False if a score is no number."""
+        noise = np.random.default_rng(0).normal(0.0, 0.1, (n_windows, self.info.n_mels, n_frames))
+        language, rows = self.info.languages[0], range(n_windows)
+        tokens = tuple(self._tokenizer(language, "transcribe").encode(" one two"))
+        encoded = self.encode(noise.astype(np.float32))
+        self.detect(encoded, rows)
+        requests = [DecodeRequest(row, language) for row in rows]
+        options = [DecodeOptions(1, 8), DecodeOptions(5, 8), DecodeOptions(5, 8, temperature=0.5)]
+        results = [result for how in options for result in self.decode(encoded, requests, how)]
+        results += self.decode(encoded, requests[-1:], options[0])
+        self.align(encoded, language, "transcribe", [AlignRequest(row, tokens, WARM_UP_FRAMES) for row in rows])
+        return all(np.isfinite(result.avg_logprob) for result in results)
 
-    def _output(self, handle: Handle) -> Any:
-        if handle not in self._outputs:
-            raise EngineFailedError("the encoder output is not held any more")
-        return self._outputs[handle]
-
-    def encode(self, mels: Sequence[FloatArray]) -> list[Handle]:
-        """Encode normalised float32 [n_mels, 2..MAX_FRAMES] windows; raises EngineFailedError."""
-        outputs = [self._encode_one(mel) for mel in mels]
-        handles = [self._next_handle() for _ in outputs]
-        self._outputs.update(zip(handles, outputs, strict=True))
-        while len(self._outputs) > MAX_HELD_OUTPUTS:
-            self._outputs.popitem(last=False)
-        return handles
-
-    def _encode_one(self, mel: FloatArray) -> Any:
+    def encode(self, features: FloatArray) -> EncodedBatch:
+        """Encode normalised windows, [n, n_mels, 2..MAX_FRAMES]; raises EngineFailedError."""
+        n_mels, shape = self.info.n_mels, features.shape
         # The library computes garbage for no frames, and refuses read-only or strided arrays.
-        if mel.ndim != 2 or mel.shape[0] != self.info.n_mels or not 2 <= mel.shape[1] <= MAX_FRAMES:
-            raise EngineFailedError(f"mel of shape {mel.shape}; legal: {self.info.n_mels} x 2 to {MAX_FRAMES}")
-        features = np.require(mel[np.newaxis], np.float32, ["C", "W"])
-        return self._model.encode(ctranslate2.StorageView.from_array(features))
+        if len(shape) != 3 or shape[0] < 1 or shape[1] != n_mels or not 2 <= shape[2] <= MAX_FRAMES:
+            raise EngineFailedError(f"mels of shape {shape}; legal: 1 or more x {n_mels} x 2 to {MAX_FRAMES}")
+        array = np.require(features, np.float32, ["C", "W"])
+        return EncodedBatch(self._model.encode(ctranslate2.StorageView.from_array(array)))
 
-    def decode(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
-        """Decode encoder outputs; above temperature 0 `beam_size` is the number of samples to choose from."""
-        return [self._decode_one(request) for request in requests]
+    def decode(
+        self, encoded: EncodedBatch, requests: Sequence[DecodeRequest], options: DecodeOptions
+    ) -> list[DecodeResult]:
+        """Decode rows, all in one call where their prompts are equally long: the library refuses others."""
+        prompts = [self._prompt(request) for request in requests]
+        results: dict[int, DecodeResult] = {}
+        for alike in group_indexes(len(prompt) for prompt in prompts):
+            chosen = encoded.rows([requests[index].row for index in alike])
+            found = self._generate(chosen, [prompts[index] for index in alike], options)
+            for index, result in zip(alike, found, strict=True):
+                results[index] = self._read(result, self._tokenizer(requests[index].language, requests[index].task))
+        return [results[index] for index in range(len(requests))]
 
-    def _decode_one(self, request: DecodeRequest) -> DecodeResult:
-        tokenizer = self._tokenizer(request.language, request.task)
-        prompt = self._prompt(tokenizer, request)
-        how: dict[str, Any] = {"beam_size": request.beam_size}
-        if request.temperature > 0:
+    def _generate(self, rows: Any, prompts: list[list[int]], options: DecodeOptions) -> Any:
+        how: dict[str, Any] = {"beam_size": options.beam_size, "no_repeat_ngram_size": options.no_repeat_ngram}
+        if options.temperature > 0:
             # The default of sampling_topk, 1, is the best token whatever the temperature.
             how = {
                 "beam_size": 1,
-                "num_hypotheses": request.beam_size,
+                "num_hypotheses": options.beam_size,
                 "sampling_topk": 0,
-                "sampling_temperature": request.temperature,
+                "sampling_temperature": options.temperature,
             }
-        [result] = self._model.generate(
-            self._output(request.handle),
-            [prompt],
-            max_length=length_limit(len(prompt), request.max_new_tokens),
+        return self._model.generate(
+            rows,
+            prompts,
+            max_length=length_limit(len(prompts[0]), options.max_new_tokens),
             suppress_tokens=self._suppressed,
             return_scores=True,
             return_no_speech_prob=True,
             **how,
         )
+
+    def _read(self, result: Any, tokenizer: Any) -> DecodeResult:
         found = result.sequences_ids[0]
         tokens = tuple(token for token in found if token < tokenizer.eot)
         text = tokenizer.decode(list(tokens))
@@ -222,7 +242,8 @@ class WhisperBackend:
             compression_ratio=compression_ratio(text),
         )
 
-    def _prompt(self, tokenizer: Any, request: DecodeRequest) -> list[int]:
+    def _prompt(self, request: DecodeRequest) -> list[int]:
+        tokenizer = self._tokenizer(request.language, request.task)
         previous = join_previous(
             hint_tokens(request.hotwords[:MAX_HINT_CHARS], tokenizer.encode, tokenizer.eot),
             hint_tokens(request.prompt[-MAX_HINT_CHARS:], tokenizer.encode, tokenizer.eot),
@@ -231,43 +252,26 @@ class WhisperBackend:
         start = [tokenizer.sot_prev, *previous] if previous else []
         return [*start, *tokenizer.sot_sequence, tokenizer.no_timestamps]
 
-    def align(self, requests: Sequence[AlignRequest]) -> list[tuple[Word, ...]]:
+    def align(
+        self, encoded: EncodedBatch, language: str, task: str, requests: Sequence[AlignRequest]
+    ) -> list[tuple[Word, ...]]:
         """Find word times; no tokens, or fewer than 2 frames, have no words."""
-        return [self._align_one(request) for request in requests]
+        return align_rows(self._model, self._tokenizer(language, task), encoded, self.info.device, requests)
 
-    def _align_one(self, request: AlignRequest) -> tuple[Word, ...]:
-        tokenizer = self._tokenizer(request.language, request.task)
-        tokens = [token for token in request.tokens if 0 <= token < tokenizer.eot]
-        output = self._output(request.handle)
-        # With fewer than 2 frames older versions of the library divide by zero and take the process along.
-        if not tokens or request.n_frames < 2:
-            return ()
-        if len(tokens) > MAX_ALIGN_TOKENS:
-            raise EngineFailedError(f"{len(tokens)} tokens to align; legal: 1 to {MAX_ALIGN_TOKENS}")
-        n_frames = min(request.n_frames, MAX_FRAMES)
-        [result] = self._model.align(output, tokenizer.sot_sequence, [tokens], n_frames)
-        # The end of text goes along: where the alignment enters it, the last word ends.
-        texts, groups = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
-        pieces = pieces_of(texts[:-1], groups[:-1], result.alignments, result.text_token_probs)
-        return build_words(pieces, n_frames, is_spaced=request.language not in UNSPACED_LANGUAGES)
-
-    def detect(self, handles: Sequence[Handle]) -> list[DetectResult]:
-        """Probabilities of the model's languages, best first, summing to 1."""
-        return [self._detect_one(handle) for handle in handles]
-
-    def _detect_one(self, handle: Handle) -> DetectResult:
-        output = self._output(handle)
+    def detect(self, encoded: EncodedBatch, rows: Sequence[int]) -> list[DetectResult]:
+        """Probabilities of the model's languages per row, best first, summing to 1."""
         if not self.info.is_multilingual:
-            return ((self.info.languages[0], 1.0),)
-        [found] = self._model.detect_language(output)
+            return [((self.info.languages[0], 1.0),) for _ in rows]
+        return [self._rank(found) for found in self._model.detect_language(encoded.rows(rows))]
+
+    def _rank(self, found: Sequence[tuple[str, float]]) -> DetectResult:
         ranked = [(token[2:-2], probability) for token, probability in found if token[2:-2] in self.info.languages]
         total = sum(probability for _, probability in ranked) or 1.0
         return tuple((code, probability / total) for code, probability in ranked)
 
     def release(self, handles: Sequence[Handle]) -> None:
-        """Forget encoder outputs and recordings; unknown handles are forgotten already."""
+        """Forget recordings; unknown handles are forgotten already."""
         for handle in handles:
-            self._outputs.pop(handle, None)
             run = self._files.pop(handle, None)
             if run is not None:
                 run.close()
@@ -284,9 +288,9 @@ class WhisperBackend:
             whisper.model = gated
             return transcribe_samples(whisper, samples, options)
 
-        handle = self._next_handle()
-        self._files[handle] = FileRun(self._model, transcribe)
-        return handle
+        self._last_handle += 1
+        self._files[self._last_handle] = FileRun(self._model, transcribe)
+        return self._last_handle
 
     def next_segments(self, handle: Handle) -> list[FileSegment] | None:
         """Go on with a recording by at most one model call; None after its end."""

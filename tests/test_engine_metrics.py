@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.batch_report import BatchReport
 from engine.metrics import OTHER, Metrics
 from engine.types import JobClass
 
@@ -33,6 +34,13 @@ def test_every_series_that_matters_exists_before_anything_happens() -> None:
     for job in JobClass:
         assert found[f'stt_decode_seconds_count{{job_class="{job.name.lower()}"}}'] == 0
         assert found[f'stt_jobs_waiting{{job_class="{job.name.lower()}"}}'] == 0
+        for name in ("batch_size_count", "queue_age_seconds_count", "batch_frames_total", "tokens_total"):
+            assert found[f'stt_{name}{{job_class="{job.name.lower()}"}}'] == 0
+        for name in ("batch_padding_frames_total", "deadlines_missed_total"):
+            assert found[f'stt_{name}{{job_class="{job.name.lower()}"}}'] == 0
+    for stage in ("encode", "decode", "align"):
+        assert found[f'stt_engine_stage_seconds_total{{stage="{stage}"}}'] == 0
+    assert found["stt_engine_busy_seconds_total"] == found["stt_partials_coalesced_total"] == 0
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 10**6)] * 4), max_size=20))
@@ -71,13 +79,44 @@ def test_sessions_messages_and_decodes_are_counted() -> None:
     assert found['stt_commit_seconds_bucket{le="1.0"}'] == 0 and found["stt_commit_seconds_count"] == 1
 
 
-def test_engine_restarts_only_grow_and_queues_show_the_last_length() -> None:
+def test_totals_of_the_engine_only_grow_and_gauges_show_the_last_value() -> None:
     metrics = Metrics()
-    for restarts, waiting in ((0, 5), (2, 1), (2, 0)):
-        metrics.engine(restarts, {"partial": waiting})
+    for restarts, waiting, coalesced, max_streams in ((0, 5, 1, None), (2, 1, 4, 30), (2, 0, 4, 17)):
+        metrics.engine(restarts, {"partial": waiting}, coalesced, 0.3 + restarts, max_streams)
     found = values(metrics)
     assert found["stt_engine_restarts_total"] == 2
+    assert found["stt_partials_coalesced_total"] == 4
     assert found['stt_jobs_waiting{job_class="partial"}'] == 0
+    assert found["stt_partial_interval_seconds"] == 2.3
+    assert found["stt_max_streams"] == 17
+    metrics.engine(0, {}, 0, 0.3, None)
+    found = values(metrics)
+    assert found["stt_engine_restarts_total"] == 2
+    assert found["stt_partials_coalesced_total"] == 4
+    assert found["stt_max_streams"] == 0
+
+
+def test_batches_are_counted_by_class() -> None:
+    metrics = Metrics()
+    metrics.batch(BatchReport(JobClass.PARTIAL, 3, (0.05, 0.15, 0.25), 0.2, True, 1, 1_200, 300, 40, 0.04, 0.08, 0.02))
+    metrics.batch(BatchReport(JobClass.PARTIAL, 1, (), 0.1))
+    metrics.batch(BatchReport(JobClass.FILE, 1, (1.5,), 0.7))
+    found = values(metrics)
+    assert found['stt_batch_size_sum{job_class="partial"}'] == 4
+    assert found['stt_batch_size_count{job_class="partial"}'] == 2
+    assert found['stt_batch_size_bucket{job_class="partial",le="2.0"}'] == 1
+    assert found['stt_queue_age_seconds_count{job_class="partial"}'] == 3
+    assert found['stt_queue_age_seconds_bucket{job_class="partial",le="0.2"}'] == 2
+    assert found['stt_queue_age_seconds_sum{job_class="file"}'] == 1.5
+    assert found['stt_batch_frames_total{job_class="partial"}'] == 1_200
+    assert found['stt_batch_padding_frames_total{job_class="partial"}'] == 300
+    assert found['stt_tokens_total{job_class="partial"}'] == 40
+    assert found['stt_deadlines_missed_total{job_class="partial"}'] == 1
+    assert found['stt_deadlines_missed_total{job_class="final"}'] == 0
+    assert found['stt_engine_stage_seconds_total{stage="encode"}'] == 0.04
+    assert found['stt_engine_stage_seconds_total{stage="decode"}'] == 0.08
+    assert found['stt_engine_stage_seconds_total{stage="align"}'] == 0.02
+    assert found["stt_engine_busy_seconds_total"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("label", ["CANARY", "", 'x"} 1\nfake 1'])
@@ -85,7 +124,7 @@ def test_a_label_that_is_in_no_fixed_set_becomes_other(label: str) -> None:
     metrics = Metrics()
     metrics.session_refused(label)
     metrics.decoded(label, 0.1)
-    metrics.engine(0, {label: 3})
+    metrics.engine(0, {label: 3}, 0, 0.3, None)
     for code in (0, 999, 1016, 3999, 4004, 10**9):
         metrics.session_closed(code)
     found = values(metrics)

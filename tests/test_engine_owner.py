@@ -161,16 +161,45 @@ def test_a_recording_goes_through_and_live_windows_get_in_between() -> None:
 def test_a_call_that_fails_is_answered_and_the_child_goes_on() -> None:
     async def body(owner: EngineOwner, service: EngineService) -> None:
         pid = pid_of(owner)
-        with pytest.raises(EngineFailedError, match=r"mel of shape \(3, 10\)"):
-            await owner.encode([np.zeros((3, 10), np.float32)])
-        with pytest.raises(EngineFailedError, match="not held"):
-            await owner.detect([(1 << 32) + 999])
-        with pytest.raises(EngineFailedError, match="no such call"):
-            await owner.call("__init__", None)
+        wrong = WindowJob("s", JobClass.FINAL, np.zeros((3, 10), np.float32), "en")
+        with pytest.raises(EngineFailedError, match=r"mel: \(3, 10\) is not allowed"):
+            await owner.transcribe([wrong])
+        with pytest.raises(EngineFailedError, match="differ"):
+            await owner.transcribe([window(HELLO, JobClass.FINAL), window(HELLO, JobClass.PARTIAL)])
+        with pytest.raises(EngineFailedError, match="not open"):
+            await owner.next_segments((1 << 32) + 999)
+        for method in ("__init__", "encode"):
+            with pytest.raises(EngineFailedError, match="no such call"):
+                await owner.call(method, None)
         assert heard(await service.transcribe_window(window(HELLO))) == plain_words(HELLO.text)
         assert (pid_of(owner), owner.restarts) == (pid, 0)
 
     drive(body)
+
+
+def test_a_batch_goes_there_and_back_in_one_call() -> None:
+    async def body(owner: EngineOwner, service: EngineService) -> None:
+        chosen = [sample for sample in samples() if sample.language == "en"]
+        jobs = [
+            WindowJob(f"s{index}", JobClass.PARTIAL, log_mel(sample.audio)[:, :220], None if index % 2 else "en")
+            for index, sample in enumerate(chosen)
+        ]
+        batch = await owner.transcribe(jobs)
+        assert (batch.frames, batch.padding_frames) == (len(jobs) * 400, len(jobs) * 180)
+        assert min(batch.encode_s, batch.decode_s, batch.align_s, batch.tokens) > 0
+        for job, together in zip(jobs, batch.results, strict=True):
+            [alone] = (await owner.transcribe([job])).results
+            assert together == alone
+
+    drive(body)
+
+
+def test_the_padding_of_windows_is_a_setting() -> None:
+    async def body(owner: EngineOwner, service: EngineService) -> None:
+        assert owner.info.pad_frames == 450
+        assert (await owner.transcribe([window(HELLO)])).frames == 450
+
+    drive(body, window_pad_s=4.5)
 
 
 # Crashes and hangs
@@ -179,7 +208,7 @@ def test_a_call_that_fails_is_answered_and_the_child_goes_on() -> None:
 def test_killed_in_the_middle_of_a_call_the_job_is_decoded_by_the_next_child() -> None:
     async def body(owner: EngineOwner, service: EngineService) -> None:
         pid = pid_of(owner)
-        [handle] = await owner.encode([np.zeros((80, 300), np.float32)])
+        handle = await owner.open_file(np.zeros(16_000, np.float32), FileOptions(language="en"))
         os.kill(pid, signal.SIGSTOP)  # so that the call is surely inside when the child dies
         task = asyncio.create_task(service.transcribe_window(window(HELLO)))
         await until(lambda: service.stats().classes[JobClass.FINAL].waiting == 0)
@@ -189,7 +218,7 @@ def test_killed_in_the_middle_of_a_call_the_job_is_decoded_by_the_next_child() -
         assert pid_of(owner) != pid
         assert not is_running(pid)
         with pytest.raises(EngineRestartError, match="gone"):
-            await owner.detect([handle])
+            await owner.next_segments(handle)
         assert owner.state is EngineState.READY
 
     drive(body)

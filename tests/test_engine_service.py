@@ -1,133 +1,36 @@
-"""engine/service.py, engine/window_decode.py and engine/file_job.py over a backend without a model."""
+"""engine/service.py and engine/file_job.py over a backend without a model: queue, batches, recordings, counters."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.batch_limits import MAX_GPU_ITEMS
+from engine.cadence import MIN_INTERVAL_S
 from engine.errors import AtCapacityError, BadInputError, DrainingError, EngineFailedError
-from engine.service import MAX_FILE_S, MAX_OPEN_FILES, EngineService, SupersededError
-from engine.types import (
-    MAX_FRAMES,
-    SAMPLE_RATE_HZ,
-    DecodeRequest,
-    FileOptions,
-    FileSegment,
-    FloatArray,
-    JobClass,
-    WindowJob,
-    WindowResult,
-)
-from engine.window_decode import MAX_TOKEN_BUDGET, MIN_TOKEN_BUDGET, restrict, token_budget
-from tests.fakes.backend import FAKE_INFO, FakeBackend, decoded
+from engine.service import FINAL_DEADLINE_S, MAX_FILE_S, MAX_OPEN_FILES, BatchReport, EngineService, SupersededError
+from engine.types import SAMPLE_RATE_HZ, FileOptions, JobClass, WindowJob
+from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import ManualClock
+from tests.fakes.service import audio, collect, drive, job, submit, text
 
-LIMIT_S = 10.0
-"""Nothing here waits for real time; a test that does is broken."""
-
-
-def drive(test: Callable[[EngineService, FakeBackend], Coroutine[Any, Any, None]], **fake: Any) -> None:
-    async def body() -> None:
-        backend = FakeBackend(**fake)
-        service = EngineService(backend, ManualClock())
-        service.start()
-        try:
-            await asyncio.wait_for(test(service, backend), LIMIT_S)
-        finally:
-            await service.stop()
-
-    asyncio.run(body())
-
-
-def job(n_frames: int = 200, job_class: JobClass = JobClass.FINAL, stream: str = "a", **more: Any) -> WindowJob:
-    mel = np.zeros((80, n_frames), dtype=np.float32)
-    return WindowJob(stream=stream, job_class=job_class, mel=mel, **{"language": "en", **more})
-
-
-def audio(seconds: float) -> FloatArray:
-    return np.zeros(int(seconds * SAMPLE_RATE_HZ), dtype=np.float32)
-
-
-def text(result: WindowResult) -> str:
-    return "".join(word.text for word in result.words)
-
-
-def decodes(backend: FakeBackend) -> list[DecodeRequest]:
-    requests = []
-    for batch in backend.requests("decode"):
-        assert isinstance(batch, list)
-        requests += batch
-    return requests
-
-
-async def collect(service: EngineService, seconds: float, **options: Any) -> list[FileSegment]:
-    return [segment async for segment in service.transcribe_file(audio(seconds), FileOptions(**options))]
+FINAL, PARTIAL, FILE = JobClass.FINAL, JobClass.PARTIAL, JobClass.FILE
 
 
 # One window
 
 
-def test_a_window_is_encoded_decoded_aligned_and_released() -> None:
+def test_a_window_goes_through() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
         result = await service.transcribe_window(job(200))
         assert text(result) == " w0 w1 w2 w3"
         assert (result.language, result.language_probs) == ("en", ())
-        assert backend.methods() == ["encode", "decode", "align"]
-        assert backend.held == 0
-
-    drive(body)
-
-
-def test_the_language_is_detected_among_the_streams_own() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        result = await service.transcribe_window(job(language=None, languages=("de", "es", "xx")))
-        assert result.language == "de"
-        assert dict(result.language_probs) == pytest.approx({"de": 0.75, "es": 0.25})
-        assert decodes(backend)[0].language == "de"
-
-    drive(body)
-
-
-def test_a_model_of_one_language_needs_no_detection() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        result = await service.transcribe_window(job(language=None))
-        assert (result.language, result.language_probs) == ("en", (("en", 1.0),))
-        assert "detect" not in backend.methods()
-
-    drive(body, info=replace(FAKE_INFO, languages=("en",)))
-
-
-def test_restrict_shares_out_evenly_what_has_no_probability() -> None:
-    assert restrict((("en", 1.0), ("de", 0.0), ("es", 0.0)), ("de", "es")) == (("de", 0.5), ("es", 0.5))
-
-
-@pytest.mark.parametrize(
-    ("n_frames", "pad", "tail", "expected"),
-    [(200, 0, 0, 200), (200, 0, 100, 300), (200, MAX_FRAMES, 0, MAX_FRAMES), (2950, 0, 100, MAX_FRAMES), (2, 0, 0, 2)],
-)
-def test_windows_are_padded_as_the_model_wants(n_frames: int, pad: int, tail: int, expected: int) -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        await service.transcribe_window(job(n_frames))
-        assert backend.requests("encode") == [[(80, expected)]]
-        [aligned] = backend.requests("align")
-        assert isinstance(aligned, list)
-        assert aligned[0].n_frames == n_frames
-
-    drive(body, info=replace(FAKE_INFO, pad_frames=pad, tail_frames=tail))
-
-
-@pytest.mark.parametrize("n_frames", [0, 1])
-def test_a_window_too_short_for_a_word_has_none_and_costs_nothing(n_frames: int) -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        result = await service.transcribe_window(job(n_frames, language=None, languages=("es",)))
-        assert (result.words, result.language) == ((), "es")
-        assert backend.calls == []
+        assert backend.methods() == ["transcribe"]
+        assert service.info is backend.info
 
     drive(body)
 
@@ -135,9 +38,7 @@ def test_a_window_too_short_for_a_word_has_none_and_costs_nothing(n_frames: int)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (job(MAX_FRAMES + 1), "mel"),
         (replace(job(), mel=np.zeros((128, 10), dtype=np.float32)), "mel"),
-        (replace(job(), mel=np.zeros(80, dtype=np.float32)), "mel"),
         (job(language="fr"), "language"),
         (job(language=None, languages=("fr", "it")), "languages"),
     ],
@@ -151,252 +52,145 @@ def test_what_the_model_cannot_take_is_refused_at_the_door(bad: WindowJob, messa
     drive(body)
 
 
-def test_the_longest_window_is_taken() -> None:
+# Queue and batches
+
+
+def test_what_waits_when_the_engine_gets_free_is_the_next_batch() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        assert len((await service.transcribe_window(job(MAX_FRAMES))).words) == MAX_FRAMES // 50
+        with backend.hold("transcribe"):
+            first = submit(service, job(stream="a", speaker=1))
+            await backend.entered("transcribe")
+            rest = [submit(service, job(stream=name, speaker=index)) for index, name in enumerate("bcd", 2)]
+            await asyncio.sleep(0)
+        results = await asyncio.gather(first, *rest)
+        assert backend.batch_streams() == [["a"], ["b", "c", "d"]]
+        assert [text(result)[:5] for result in results] == [" w100", " w200", " w300", " w400"]
 
     drive(body)
 
 
-def test_partials_are_greedy_and_finals_use_a_beam() -> None:
+def test_only_windows_of_one_key_share_a_batch() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        await service.transcribe_window(job(job_class=JobClass.PARTIAL))
-        await service.transcribe_window(job(job_class=JobClass.FINAL))
-        assert [request.beam_size for request in decodes(backend)] == [1, 5]
+        with backend.hold("transcribe"):
+            first = submit(service, job(stream="a"))
+            await backend.entered("transcribe")
+            rest = [
+                submit(service, job(150, stream="short")),
+                submit(service, job(900, stream="long")),
+                submit(service, job(180, stream="short too", language="de")),
+                submit(service, job(150, stream="prompted", prompt="p")),
+                submit(service, job(150, stream="with context", context=(1,) * 32)),
+            ]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *rest)
+        assert backend.batch_streams()[1:] == [["short", "short too"], ["long"], ["prompted"], ["with context"]]
 
     drive(body)
 
 
-def test_the_token_budget_follows_the_duration_within_its_bounds() -> None:
-    assert [token_budget(n) for n in (0, 88, 93, 500, 995, 996, MAX_FRAMES)] == [
-        MIN_TOKEN_BUDGET,
-        MIN_TOKEN_BUDGET,
-        20,
-        112,
-        223,
-        MAX_TOKEN_BUDGET,
-        MAX_TOKEN_BUDGET,
-    ]
-    assert token_budget(94) == 21
-
-
-# Quality fallback
-
-GOOD = decoded(2)
-LOOP = decoded(3, compression_ratio=2.5)
-UNSURE = decoded(4, avg_logprob=-1.5)
-SILENT = decoded(1, avg_logprob=-1.5, no_speech_prob=0.9)
-
-
-def test_a_loop_is_tried_again_without_context_then_sampled_from_the_same_encoding() -> None:
+@pytest.mark.parametrize(("count", "sizes"), [(MAX_GPU_ITEMS, [32]), (MAX_GPU_ITEMS + 1, [32, 1])])
+def test_a_batch_has_at_most_what_the_device_takes(count: int, sizes: list[int]) -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.script.extend([LOOP, LOOP, GOOD])
-        result = await service.transcribe_window(job(context=(1, 2), prompt="p", hotwords="h"))
-        assert text(result) == GOOD.text
-        first, second, third = decodes(backend)
-        assert (first.context, first.prompt, first.hotwords, first.temperature) == ((1, 2), "p", "h", 0.0)
-        assert (second.context, second.prompt, second.hotwords, second.temperature) == ((), "", "", 0.0)
-        assert (third.context, third.temperature, third.beam_size) == ((), 0.4, 5)
-        assert first.handle == second.handle == third.handle
-        assert backend.methods().count("encode") == 1
+        with backend.hold("transcribe"):
+            first = submit(service, job(stream="first"))
+            await backend.entered("transcribe")
+            rest = [submit(service, job(job_class=PARTIAL, stream=str(number))) for number in range(count)]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *rest)
+        assert [len(batch) for batch in backend.batches[1:]] == sizes
 
     drive(body)
-
-
-def test_without_context_the_second_try_is_the_sampled_one() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.script.extend([UNSURE, GOOD])
-        assert text(await service.transcribe_window(job())) == GOOD.text
-        assert [request.temperature for request in decodes(backend)] == [0.0, 0.4]
-
-    drive(body)
-
-
-@pytest.mark.parametrize(
-    ("tries", "best"),
-    [
-        ([LOOP, UNSURE], UNSURE),
-        ([UNSURE, LOOP], UNSURE),
-        ([UNSURE, replace(GOOD, avg_logprob=-1.2)], GOOD),
-        ([LOOP, replace(GOOD, compression_ratio=9.0, avg_logprob=-0.05)], GOOD),
-    ],
-)
-def test_if_all_tries_are_doubtful_the_best_is_kept(tries: list[Any], best: Any) -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.script.extend(tries)
-        assert text(await service.transcribe_window(job())) == best.text
-
-    drive(body)
-
-
-@pytest.mark.parametrize(
-    ("result", "n_tries"),
-    [
-        (replace(GOOD, compression_ratio=2.4), 1),
-        (replace(GOOD, compression_ratio=2.41), 2),
-        (replace(GOOD, avg_logprob=-1.0), 1),
-        (replace(GOOD, avg_logprob=-1.01), 2),
-        (SILENT, 1),
-    ],
-)
-def test_thresholds_of_doubt(result: Any, n_tries: int) -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.script.extend([result, GOOD])
-        await service.transcribe_window(job())
-        assert len(decodes(backend)) == n_tries
-
-    drive(body)
-
-
-def test_a_doubtful_partial_is_not_worth_a_second_try() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.script.append(LOOP)
-        assert text(await service.transcribe_window(job(job_class=JobClass.PARTIAL))) == LOOP.text
-        assert len(decodes(backend)) == 1
-
-    drive(body)
-
-
-# Queue
 
 
 def test_a_final_overtakes_waiting_partials() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        done: list[str] = []
-
-        async def submit(name: str, job_class: JobClass) -> None:
-            await service.transcribe_window(job(stream=name, job_class=job_class))
-            done.append(name)
-
-        with backend.hold("encode"):
-            first = asyncio.create_task(submit("running", JobClass.PARTIAL))
-            await backend.entered("encode")
-            rest = [asyncio.create_task(submit("partial", JobClass.PARTIAL))]
-            rest.append(asyncio.create_task(submit("final", JobClass.FINAL)))
+        with backend.hold("transcribe"):
+            tasks = [submit(service, job(job_class=PARTIAL, stream="running"))]
+            await backend.entered("transcribe")
+            tasks.append(submit(service, job(job_class=PARTIAL, stream="partial")))
+            tasks.append(submit(service, job(stream="final")))
             await asyncio.sleep(0)
-            assert service.stats().classes[JobClass.PARTIAL].waiting == 1
-        await asyncio.gather(first, *rest)
-        assert done == ["running", "final", "partial"]
+            assert service.stats().classes[PARTIAL].waiting == 1
+        await asyncio.gather(*tasks)
+        assert backend.batch_streams() == [["running"], ["final"], ["partial"]]
 
     drive(body)
 
 
 def test_a_replaced_partial_is_told_so() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        def partial(n_frames: int) -> asyncio.Task[WindowResult]:
-            return asyncio.create_task(service.transcribe_window(job(n_frames, JobClass.PARTIAL)))
-
-        with backend.hold("encode"):
-            running = partial(100)
-            await backend.entered("encode")
-            waiting, newest = partial(200), partial(300)
+        with backend.hold("transcribe"):
+            running = submit(service, job(100, PARTIAL))
+            await backend.entered("transcribe")
+            waiting, newest = submit(service, job(200, PARTIAL)), submit(service, job(300, PARTIAL))
             with pytest.raises(SupersededError):
                 await waiting
         assert [len((await task).words) for task in (running, newest)] == [2, 6]
-        assert service.stats().classes[JobClass.PARTIAL].superseded == 1
+        stats = service.stats()
+        assert (stats.classes[PARTIAL].superseded, stats.coalesced) == (1, 1)
+
+    drive(body)
+
+
+def test_a_partial_made_stale_by_a_final_is_superseded_and_not_coalesced() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("transcribe"):
+            running = submit(service, job(stream="b"))
+            await backend.entered("transcribe")
+            partial, final = submit(service, job(200, PARTIAL)), submit(service, job(200, FINAL))
+            with pytest.raises(SupersededError):
+                await partial
+        await asyncio.gather(running, final)
+        stats = service.stats()
+        assert (stats.classes[PARTIAL].superseded, stats.coalesced) == (1, 0)
 
     drive(body)
 
 
 def test_a_cancelled_job_is_not_decoded() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        with backend.hold("encode"):
-            running = asyncio.create_task(service.transcribe_window(job()))
-            await backend.entered("encode")
-            given_up = asyncio.create_task(service.transcribe_window(job(stream="b")))
+        with backend.hold("transcribe"):
+            running = submit(service, job())
+            await backend.entered("transcribe")
+            given_up = submit(service, job(stream="b"))
             await asyncio.sleep(0)
             given_up.cancel()
             await asyncio.wait([given_up])
-            assert service.stats().classes[JobClass.FINAL].waiting == 0
+            assert service.stats().classes[FINAL].waiting == 0
         await running
-        assert backend.methods().count("encode") == 1
+        assert backend.batch_streams() == [["a"]]
 
     drive(body)
 
 
-def test_a_job_cancelled_while_it_runs_leaves_nothing_behind() -> None:
+def test_the_result_of_a_job_cancelled_in_a_running_batch_is_dropped_alone() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        with backend.hold("decode"):
-            given_up = asyncio.create_task(service.transcribe_window(job()))
-            await backend.entered("decode")
-            given_up.cancel()
-            await asyncio.wait([given_up])
-        assert len((await service.transcribe_window(job(100))).words) == 2
-        assert backend.held == 0
-        assert backend.methods() == ["encode", "decode", "encode", "decode", "align"]
-        final = service.stats().classes[JobClass.FINAL]
-        assert (final.done, final.failed, final.superseded) == (1, 0, 1)
-
-    drive(body)
-
-
-def test_a_failing_job_fails_alone() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.fail_at(2)  # the decode of the first job
-        results = await asyncio.gather(
-            *(service.transcribe_window(job(stream=name)) for name in "abc"), return_exceptions=True
-        )
-        assert isinstance(results[0], EngineFailedError)
-        assert [text(result) for result in results[1:] if isinstance(result, WindowResult)] == [" w0 w1 w2 w3"] * 2
-        assert backend.held == 0
-        assert service.stats().classes[JobClass.FINAL].failed == 1
+        with backend.hold("transcribe"):
+            tasks = [submit(service, job(stream=name, speaker=index)) for index, name in enumerate("abc")]
+            await backend.entered("transcribe")
+            tasks[1].cancel()
+            await asyncio.wait([tasks[1]])
+        assert [text(await tasks[index]) for index in (0, 2)] == [" w0 w1 w2 w3", " w200 w201 w202 w203"]
+        assert backend.batch_streams() == [["a", "b", "c"]]
+        final = service.stats().classes[FINAL]
+        assert (final.done, final.failed, final.superseded) == (2, 0, 1)
 
     drive(body)
 
 
 def test_stop_ends_running_and_waiting_jobs_and_refuses_new_ones() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        with backend.hold("decode"):
-            tasks = [asyncio.create_task(service.transcribe_window(job(stream=name))) for name in "ab"]
-            await backend.entered("decode")
+        with backend.hold("transcribe"):
+            windows = [submit(service, job(stream=name, prompt=name)) for name in "ab"]
+            recording = asyncio.create_task(collect(service, 2.0))
+            await backend.entered("transcribe")
             await service.stop()
-            for task in tasks:
+            for task in (*windows, recording):
                 with pytest.raises(DrainingError):
                     await task
         with pytest.raises(DrainingError):
             await service.transcribe_window(job())
         await service.stop()
-
-    drive(body)
-
-
-# Restarts
-
-
-@pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_window_is_decoded_again_by_the_next_child(call: int) -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.crash_at(call)
-        assert text(await service.transcribe_window(job(200))) == " w0 w1 w2 w3"
-        assert backend.methods().count("encode") == 2
-        assert (backend.held, service.stats().restarts) == (0, 1)
-
-    drive(body)
-
-
-def test_a_job_that_saw_two_deaths_is_poison_for_itself_alone() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.crash_at(2, 4)
-        poison = asyncio.create_task(service.transcribe_window(job()))
-        other = asyncio.create_task(service.transcribe_window(job(stream="b")))
-        with pytest.raises(EngineFailedError, match="died 2 times"):
-            await poison
-        assert text(await other) == " w0 w1 w2 w3"
-
-    drive(body)
-
-
-def test_a_child_that_dies_before_the_release_costs_no_second_decode() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        with backend.hold("align"):
-            task = asyncio.create_task(service.transcribe_window(job()))
-            await backend.entered("align")
-            backend.release = crashing_release  # type: ignore[method-assign]
-        assert text(await task) == " w0 w1 w2 w3"
-        assert backend.methods() == ["encode", "decode", "align"]
-
-    async def crashing_release(handles: Any) -> None:
-        raise EngineFailedError("release failed")
 
     drive(body)
 
@@ -420,14 +214,26 @@ def test_live_windows_are_decoded_between_the_steps_of_a_recording() -> None:
             recording = asyncio.create_task(collect(service, 10.0))
             await backend.entered("next_segments")
             live = [
-                asyncio.create_task(service.transcribe_window(job(stream=str(number), job_class=job_class)))
-                for number, job_class in enumerate([JobClass.PARTIAL, JobClass.FINAL])
+                submit(service, job(stream=str(number), job_class=job_class))
+                for number, job_class in enumerate([PARTIAL, FINAL])
             ]
             await asyncio.sleep(0)
         await asyncio.gather(*live)
         assert len(await recording) == 5
-        window = ["encode", "decode", "align"]
-        assert backend.methods()[:9] == ["open_file", "next_segments", *window, *window, "next_segments"]
+        expected = ["open_file", "next_segments", "transcribe", "transcribe", "next_segments"]
+        assert backend.methods()[:5] == expected
+        assert backend.batch_streams() == [["1"], ["0"]]
+
+    drive(body)
+
+
+def test_recordings_take_turns() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        await asyncio.gather(*(collect(service, 4.0) for _ in range(2)))
+        handles = backend.requests("next_segments")
+        assert handles[0::2] == [handles[0]] * 3
+        assert handles[1::2] == [handles[1]] * 3
+        assert handles[0] != handles[1]
 
     drive(body)
 
@@ -511,6 +317,18 @@ def test_a_recording_that_died_at_its_very_end_is_complete() -> None:
     drive(body)
 
 
+def test_a_step_that_fails_ends_its_recording_alone() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        backend.fail_at(3)  # open, open, s0 of the first
+        outcomes = await asyncio.gather(*(collect(service, 4.0) for _ in range(2)), return_exceptions=True)
+        assert isinstance(outcomes[0], EngineFailedError)
+        assert isinstance(outcomes[1], list)
+        assert len(outcomes[1]) == 2
+        assert backend.held == 0
+
+    drive(body)
+
+
 def test_a_reader_that_leaves_early_frees_the_recording() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
         iterator = service.transcribe_file(audio(10.0), FileOptions())
@@ -523,37 +341,200 @@ def test_a_reader_that_leaves_early_frees_the_recording() -> None:
     drive(body)
 
 
+# Pace
+
+
+def test_a_job_without_load_is_worth_the_shortest_interval_and_nothing_is_promised() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        await service.transcribe_window(job())
+        stats = service.stats()
+        assert service.partial_interval_s == stats.partial_interval_s == MIN_INTERVAL_S
+        assert service.max_streams is None
+        assert stats.max_streams is None
+
+    drive(body)
+
+
+def test_the_pace_and_the_number_of_streams_follow_what_batches_took() -> None:
+    clock = ManualClock()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        for second in range(40):
+            for job_class in (PARTIAL, FINAL):
+                with backend.hold("transcribe"):
+                    tasks = [submit(service, job(200, job_class, stream=name)) for name in "abcdefgh"]
+                    await backend.entered("transcribe")
+                    # 8 windows take 0.4 s as partials and 0.08 s as finals.
+                    clock.advance(0.4 if job_class is PARTIAL else 0.08)
+                await asyncio.gather(*tasks)
+            clock.advance(0.52)
+            if second == 0:
+                assert service.max_streams is None
+        # Finals have 8 % of the engine.
+        assert service.partial_interval_s == pytest.approx(0.4 / (0.75 - 0.08), rel=0.1)
+        # A stream takes 0.01 s for its final and 0.05 s per 1.5 s for its partials, at least half a fixed part.
+        assert service.max_streams is not None
+        assert 16 <= service.max_streams <= 40
+        assert service.stats().busy_share == pytest.approx(0.48, abs=0.05)
+
+    drive(body, clock=clock)
+
+
+def test_a_stream_counts_from_its_submission_until_some_time_after_its_result() -> None:
+    clock = ManualClock()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        async def together(names: str) -> list[float]:
+            """The interval while the streams wait for 1.5 s of engine, and 1.5 s after their results."""
+            with backend.hold("transcribe"):
+                tasks = [submit(service, job(200, PARTIAL, stream=name)) for name in names]
+                await backend.entered("transcribe")
+                for _ in range(6):
+                    clock.advance(0.25)
+                    waiting_s = service.partial_interval_s
+            await asyncio.gather(*tasks)
+            clock.advance(1.5)
+            return [waiting_s, service.partial_interval_s]
+
+        for _ in range(20):
+            await together("a")
+        # One stream takes 1.5 s, so two or more are beyond the longest interval.
+        one_s = service.partial_interval_s
+        waiting_s, after_s = await together("abcdefgh")
+        assert one_s == pytest.approx(1.5 / 0.75, rel=0.1)
+        assert waiting_s > 1.2 * one_s
+        assert after_s > waiting_s
+        clock.advance(60.0)
+        assert service.partial_interval_s == pytest.approx(MIN_INTERVAL_S)
+
+    drive(body, clock=clock)
+
+
+def test_on_a_cpu_batches_grow_only_once_they_are_known_to_be_short() -> None:
+    clock = ManualClock()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("transcribe"):
+            tasks = [submit(service, job(job_class=PARTIAL, stream=name)) for name in "abcd"]
+            await backend.entered("transcribe")
+            clock.advance(0.06)
+        await asyncio.gather(*tasks)
+        assert [len(batch) for batch in backend.batches] == [1, 2, 1]
+
+    drive(body, clock=clock, device="cpu")
+
+
 # Counters
 
 
 def test_counters_tell_waiting_time_and_last_success() -> None:
-    async def body() -> None:
-        backend, clock = FakeBackend(), ManualClock()
-        service = EngineService(backend, clock)
-        service.start()
+    clock = ManualClock()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
         assert service.stats().last_success_s is None
-        with backend.hold("decode"):
-            task = asyncio.create_task(service.transcribe_window(job()))
-            await backend.entered("decode")
+        with backend.hold("transcribe"):
+            task = submit(service, job())
+            await backend.entered("transcribe")
             clock.advance(2.5)
         await task
         stats = service.stats()
         assert stats.is_ready
         assert stats.last_success_s == clock.now_s()
-        final = stats.classes[JobClass.FINAL]
+        final = stats.classes[FINAL]
         assert (final.waiting, final.done, final.failed, final.decode_s) == (0, 1, 0, 2.5)
+        assert stats.batches == 1
         backend.is_ready = False
         assert not service.stats().is_ready
-        await service.stop()
 
-    asyncio.run(body())
+    drive(body, clock=clock)
 
 
 def test_the_counters_are_a_snapshot() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
         before = service.stats()
         await service.transcribe_window(job())
-        assert before.classes[JobClass.FINAL].done == 0
-        assert service.stats().classes[JobClass.FINAL].done == 1
+        assert before.classes[FINAL].done == 0
+        assert service.stats().classes[FINAL].done == 1
 
     drive(body)
+
+
+def test_every_call_is_reported_with_what_it_cost() -> None:
+    clock, reports = ManualClock(), list[BatchReport]()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("transcribe"):
+            first = submit(service, job(stream="first"))
+            await backend.entered("transcribe")
+            rest = [submit(service, job(150, stream="b"))]
+            await asyncio.sleep(0)
+            clock.advance(0.25)
+            rest.append(submit(service, job(100, stream="c")))
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *rest)
+        await collect(service, 1.0)
+        both = reports[1]
+        assert (both.job_class, both.n_items, both.queue_ages_s) == (FINAL, 2, (0.25, 0.0))
+        assert (both.frames, both.padding_frames, both.tokens) == (400, 150, 5)
+        assert both.encode_s == both.decode_s == both.align_s > 0
+        assert reports[0].took_s == 0.25
+        assert [(each.job_class, each.n_items, each.frames) for each in reports[2:]] == [(FILE, 1, 0)] * 3
+
+    drive(body, clock=clock, on_batch=reports.append)
+
+
+@pytest.mark.parametrize(
+    ("job_class", "took_s", "n_missed"),
+    [
+        (FINAL, FINAL_DEADLINE_S, 0),
+        (FINAL, FINAL_DEADLINE_S + 0.01, 1),
+        (PARTIAL, MIN_INTERVAL_S, 0),
+        (PARTIAL, MIN_INTERVAL_S + 0.01, 1),
+        (FILE, 60.0, 0),
+    ],
+)
+def test_a_result_after_its_deadline_is_counted(job_class: JobClass, took_s: float, n_missed: int) -> None:
+    clock, reports = ManualClock(now_s=0.0), list[BatchReport]()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("transcribe"):
+            task = submit(service, job(job_class=job_class))
+            await backend.entered("transcribe")
+            clock.advance(took_s)
+        await task
+        assert [each.missed_deadlines for each in reports] == [n_missed]
+
+    drive(body, clock=clock, on_batch=reports.append)
+
+
+def test_a_newer_partial_is_late_when_the_replaced_one_would_have_been() -> None:
+    clock, reports = ManualClock(now_s=0.0), list[BatchReport]()
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("transcribe"):
+            running = submit(service, job(stream="b"))
+            await backend.entered("transcribe")
+            replaced = submit(service, job(job_class=PARTIAL))
+            await asyncio.sleep(0)
+            clock.advance(MIN_INTERVAL_S)
+            newer = submit(service, job(job_class=PARTIAL))
+            await asyncio.sleep(0)
+            clock.advance(0.01)
+        await asyncio.gather(running, newer)
+        assert isinstance(replaced.exception(), SupersededError)
+        assert reports[1].queue_ages_s == pytest.approx([0.01])
+        assert reports[1].missed_deadlines == 1
+
+    drive(body, clock=clock, on_batch=reports.append)
+
+
+def test_whoever_counts_badly_does_not_stop_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    def on_batch(report: BatchReport) -> None:
+        raise ValueError("cannot count")
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        for _ in range(2):
+            assert text(await service.transcribe_window(job(100))) == " w0 w1"
+
+    drive(body, on_batch=on_batch)
+    assert "could not be counted" in caplog.text

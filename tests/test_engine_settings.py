@@ -33,6 +33,7 @@ LEGAL: dict[str, tuple[str, Any]] = {
     "compute_type": ("int8", "int8"),
     "device": ("cpu", "cpu"),
     "cpu_threads": ("3", 3),
+    "window_pad_s": ("1.5", 1.5),
     "language": ("de", "de"),
     "host": ("::1", "::1"),
     "port": ("8000", 8000),
@@ -41,6 +42,7 @@ LEGAL: dict[str, tuple[str, Any]] = {
     "max_connection_time_s": ("600", 600.0),
     "idle_timeout_s": ("30", 30.0),
     "max_backlog_s": ("20", 20.0),
+    "feature_threads": ("2", 2),
     "engine_timeout_s": ("5", 5.0),
     "result_key": ("0", False),
     "token_file": ("TOKEN_FILE", "TOKEN_FILE"),
@@ -54,15 +56,20 @@ LEGAL: dict[str, tuple[str, Any]] = {
 
 BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "cpu_threads": (0, 256, -1, 257),
+    "window_pad_s": (0, 30, -0.001, 30.001),
     "port": (0, 65_535, -1, 65_536),
     "health_port": (0, 65_535, -1, 65_536),
     "max_clients": (1, 10_000, 0, 10_001),
     "max_connection_time_s": (1, 604_800, 0.999, 604_800.001),
     "idle_timeout_s": (1, 86_400, 0.999, 86_400.001),
     "max_backlog_s": (1, 60, 0.999, 60.001),
+    "feature_threads": (0, 64, -1, 65),
     "engine_timeout_s": (0.5, 600, 0.499, 600.001),
 }
 """Row -> (least, greatest, just too small, just too great)."""
+
+AUTO = ("max_clients", "feature_threads")
+"""Rows for which `auto` is legal, too."""
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +103,8 @@ def token_file(folder: Path, text: str = SECRET + "\n", mode: int = 0o600) -> Pa
 def test_the_tests_know_every_row() -> None:
     assert set(LEGAL) | {"auth_token"} == {row.name for row in rows()}
     numbers = {row.name for row in rows() if isinstance(row.default, (int, float)) and not row.is_switch}
-    assert set(BOUNDS) == numbers | {"max_connection_time_s"}
+    assert set(BOUNDS) == numbers | {"max_connection_time_s", "window_pad_s", *AUTO}
+    assert set(AUTO) == {row.name for row in rows() if row.may_be_auto}
 
 
 def legal(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[str, object]:
@@ -146,11 +154,12 @@ def test_help_names_variable_and_range() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser)
     text = " ".join(parser.format_help().split())
-    assert "streams at once; more get WAIT [1 to 10000] (MAX_CLIENTS)" in text
+    assert "keep up with [auto or 1 to 10000] (MAX_CLIENTS)" in text
+    assert "seconds without any bytes that end a stream [1 to 86400] (IDLE_TIMEOUT_S)" in text
 
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert load_settings().max_clients == 4
+    assert load_settings().max_clients is None
     (tmp_path / ".env").write_text("MAX_CLIENTS=5\nWHISPERLIVE_PORT=5\n", encoding="utf-8")
     assert load_settings().max_clients == 5
     monkeypatch.setenv("MAX_CLIENTS", "6")
@@ -178,7 +187,27 @@ def test_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(row.env[0], wrong)
         with pytest.raises(ConfigError) as caught:
             load_settings()
-        assert str(caught.value) == f"{row.env[0]}: {wrong!r} is not allowed; legal: {least:g} to {greatest:g}"
+        legal = f"{'auto or ' if name in AUTO else ''}{least:g} to {greatest:g}"
+        assert str(caught.value) == f"{row.env[0]}: {wrong!r} is not allowed; legal: {legal}"
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_auto_takes_back_a_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = row_named(name)
+    assert row.default_text == "auto"
+    monkeypatch.setenv(row.env[0], "1")
+    assert getattr(load_settings(), name) == 1
+    for text in ("auto", "AUTO", " Auto "):
+        assert getattr(from_options(row.flags[0], text), name) is None
+    monkeypatch.setenv(row.env[0], "automatic")
+    with pytest.raises(ConfigError, match="'automatic' is not allowed; legal: auto or"):
+        load_settings()
+
+
+def test_defaults_as_people_write_them() -> None:
+    texts = {row.name: row.default_text for row in rows()}
+    shown = ("model", "max_clients", "result_key", "no_auth", "engine_timeout_s", "port", "log_level")
+    assert [texts[name] for name in shown] == ["", "auto", "1", "0", "30", "9090", "info"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +242,7 @@ def test_choices_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_illegal_option_is_named_as_it_was_given() -> None:
-    with pytest.raises(ConfigError, match=r"^--max-clients: '0' is not allowed; legal: 1 to 10000$"):
+    with pytest.raises(ConfigError, match=r"^--max-clients: '0' is not allowed; legal: auto or 1 to 10000$"):
         from_options("--max_clients", "0")
 
 

@@ -1,76 +1,71 @@
-"""A backend with behaviour and no model: deterministic words, scripted delays, crashes, failures.
+"""A backend with behaviour and no model: deterministic words, scripted crashes, failures, lack of memory.
 
-It "hears" one word per WORD_FRAMES mel frames of an encoded window: " w0", " w1", ... Token ids
-are the numbers of the words, offset by FIRST_TOKEN, so any text can be told from its tokens.
+It "hears" one word per WORD_FRAMES mel frames of a window: " w0", " w1", ... The first value of the mel is
+the speaker: windows of speaker 3 have " w300", " w301", ..., so that a result given to the wrong job shows.
+Token ids are the numbers of the words, offset by FIRST_TOKEN.
 
 Scripts count calls of all methods but `release`, from 1:
 
-    backend.crash_at(3)            call 3 raises EngineRestartError, voids all handles, counts a restart
-    backend.fail_at(3)             call 3 raises EngineFailedError; others are not concerned
-    backend.script.append(...)     results of the next `decode` requests, in order, instead of words
-    with backend.hold("decode"):   calls of that method wait until the block ends
-    await backend.entered("decode")  until such a call has begun and waits
+    backend.crash_at(3)              call 3 raises EngineRestartError, voids all handles, counts a restart
+    backend.fail_at(3)               call 3 raises EngineFailedError; others are not concerned
+    backend.kills(predicate)         a batch with such a job crashes the child
+    backend.poison(predicate)        a batch with such a job raises EngineFailedError
+    backend.out_of_memory_above(4)   a batch of more than 4 jobs raises EngineMemoryError
+    with backend.hold("transcribe"):     calls of that method wait until the block ends
+    await backend.entered("transcribe")  until such a call has begun and waits
 
-Handles of before a crash raise EngineRestartError, unknown ones EngineFailedError, as the real one's.
+Handles of before a crash raise EngineRestartError, unknown ones EngineFailedError, as the real one's; so
+does a batch of unequal keys.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from engine.errors import EngineFailedError, EngineRestartError
+from engine.batching import batch_key, padded_frames
+from engine.errors import EngineFailedError, EngineMemoryError, EngineRestartError
 from engine.types import (
     FRAMES_PER_SECOND,
     SAMPLE_RATE_HZ,
-    AlignRequest,
-    DecodeRequest,
-    DecodeResult,
+    BatchResult,
     DetectResult,
     FileOptions,
     FileSegment,
     FloatArray,
     Handle,
     ModelInfo,
+    WindowJob,
+    WindowResult,
     Word,
 )
 
-__all__ = ["FAKE_INFO", "FILE_WINDOW_S", "FIRST_TOKEN", "WORD_FRAMES", "FakeBackend", "decoded"]
+__all__ = ["FAKE_INFO", "FILE_WINDOW_S", "FIRST_TOKEN", "SPEAKER_WORDS", "WORD_FRAMES", "FakeBackend"]
 
 WORD_FRAMES = 50
 """A word every half second."""
 FIRST_TOKEN = 1_000
+SPEAKER_WORDS = 100
+"""Words of one speaker."""
 FILE_WINDOW_S = 2.0
 """`next_segments` goes through a recording in windows of this length, one segment each."""
+STAGE_S = 0.01
+"""What each stage of a batch is said to have taken; it takes no time here."""
 _GENERATION_BITS = 32
+
+JobTest = Callable[[WindowJob], bool]
 
 FAKE_INFO = ModelInfo(
     name="fake",
     n_mels=80,
     languages=("en", "es", "de"),
-    device="cpu",
+    device="cuda",
     compute_type="float32",
     pad_frames=0,
 )
-
-
-def decoded(
-    n_words: int,
-    *,
-    avg_logprob: float = -0.1,
-    no_speech_prob: float = 0.01,
-    compression_ratio: float = 1.0,
-) -> DecodeResult:
-    """A result of `n_words` words " w0", " w1", ..."""
-    return DecodeResult(
-        tokens=tuple(FIRST_TOKEN + number for number in range(n_words)),
-        text="".join(f" w{number}" for number in range(n_words)),
-        avg_logprob=avg_logprob,
-        no_speech_prob=no_speech_prob,
-        compression_ratio=compression_ratio,
-    )
 
 
 class _File:
@@ -83,18 +78,21 @@ class _File:
 class FakeBackend:
     """`engine.service.SupervisedBackend` without a model."""
 
-    def __init__(self, info: ModelInfo = FAKE_INFO, language_probs: DetectResult | None = None) -> None:
-        self.info = info
+    def __init__(self, device: str = FAKE_INFO.device, language_probs: DetectResult | None = None) -> None:
+        self.info = replace(FAKE_INFO, device=device)
         self.is_ready = True
         self.restarts = 0
         self.language_probs = language_probs or (("en", 0.6), ("de", 0.3), ("es", 0.1))
         self.calls: list[tuple[str, object]] = []
-        self.script: deque[DecodeResult] = deque()
+        self.batches: list[list[WindowJob]] = []
         self.open_files: dict[Handle, _File] = {}
-        self._windows: dict[Handle, int] = {}
         self._counter = 0
         self._crashes: set[int] = set()
         self._failures: set[int] = set()
+        self._kills: JobTest = _never
+        self._poison: JobTest = _never
+        self._max_jobs = 0
+        self._n_too_large = 0
         self._gates: dict[str, asyncio.Event] = {}
         self._arrivals: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -107,6 +105,18 @@ class FakeBackend:
     def fail_at(self, *numbers: int) -> None:
         """Let these calls fail alone."""
         self._failures.update(numbers)
+
+    def kills(self, is_such: JobTest) -> None:
+        """Let the child die under any batch with such a job."""
+        self._kills = is_such
+
+    def poison(self, is_such: JobTest) -> None:
+        """Let any batch with such a job fail."""
+        self._poison = is_such
+
+    def out_of_memory_above(self, n_jobs: int, times: int = 1_000) -> None:
+        """Let batches of more jobs not fit, so many times."""
+        self._max_jobs, self._n_too_large = n_jobs, times
 
     @contextlib.contextmanager
     def hold(self, method: str) -> Iterator[None]:
@@ -127,15 +137,14 @@ class FakeBackend:
         """Let the child die between two calls: all handles are void."""
         self.restarts += 1
         self._counter = 0
-        self._windows.clear()
         self.open_files.clear()
 
     # What tests look at
 
     @property
     def held(self) -> int:
-        """Encoder outputs and recordings not released."""
-        return len(self._windows) + len(self.open_files)
+        """Recordings not released."""
+        return len(self.open_files)
 
     def methods(self) -> list[str]:
         """Names of the calls so far, in order, without `release`."""
@@ -144,6 +153,27 @@ class FakeBackend:
     def requests(self, method: str) -> list[object]:
         """Arguments of all calls of a method."""
         return [argument for name, argument in self.calls if name == method]
+
+    def batch_streams(self) -> list[list[str]]:
+        """The streams of every batch, in order, tried ones included."""
+        return [[job.stream for job in batch] for batch in self.batches]
+
+    def alone(self, job: WindowJob) -> WindowResult:
+        """What a job gets, whatever else is in its batch."""
+        length_s = job.mel.shape[1] / FRAMES_PER_SECOND
+        speaker = int(job.mel[0, 0]) if job.mel.size else 0
+        probabilities: DetectResult = ()
+        if job.language is None:
+            allowed = job.languages or self.info.languages
+            probabilities = tuple((code, share) for code, share in self.language_probs if code in allowed)
+        return WindowResult(
+            words=_spread(speaker * SPEAKER_WORDS, job.mel.shape[1] // WORD_FRAMES, length_s),
+            language=job.language or probabilities[0][0],
+            language_probs=probabilities,
+            avg_logprob=-0.1,
+            no_speech_prob=0.01,
+            compression_ratio=1.0,
+        )
 
     # The backend
 
@@ -161,51 +191,47 @@ class FakeBackend:
             raise EngineRestartError("the engine process is gone (fake)")
         if number in self._failures:
             raise EngineFailedError("the call failed (fake)")
-        for handle in handles:
-            if handle not in self._windows and handle not in self.open_files:
-                raise EngineFailedError("unknown handle (fake)")
+        if any(handle not in self.open_files for handle in handles):
+            raise EngineFailedError("unknown handle (fake)")
 
-    def _new_handle(self) -> Handle:
-        self._counter += 1
-        return (self.restarts << _GENERATION_BITS) + self._counter
-
-    async def encode(self, mels: Sequence[FloatArray]) -> list[Handle]:
-        """Remember how many frames each window has."""
-        await self._enter("encode", [mel.shape for mel in mels])
-        handles = [self._new_handle() for _ in mels]
-        self._windows.update({handle: mel.shape[1] for handle, mel in zip(handles, mels, strict=True)})
-        return handles
-
-    async def decode(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
-        """Scripted results first, then a word per WORD_FRAMES."""
-        await self._enter("decode", list(requests), [request.handle for request in requests])
-        return [
-            self.script.popleft() if self.script else decoded(self._windows[request.handle] // WORD_FRAMES)
-            for request in requests
-        ]
-
-    async def align(self, requests: Sequence[AlignRequest]) -> list[tuple[Word, ...]]:
-        """Spread the words evenly."""
-        await self._enter("align", list(requests), [request.handle for request in requests])
-        return [_spread(request.tokens, request.n_frames / FRAMES_PER_SECOND) for request in requests]
-
-    async def detect(self, handles: Sequence[Handle]) -> list[DetectResult]:
-        """The probabilities this fake was made with."""
-        await self._enter("detect", list(handles), handles)
-        return [self.language_probs for _ in handles]
+    async def transcribe(self, jobs: Sequence[WindowJob]) -> BatchResult:
+        """A word per WORD_FRAMES of each job; the scripts look at the batch first."""
+        self.batches.append(list(jobs))
+        await self._enter("transcribe", list(jobs))
+        if any(map(self._kills, jobs)):
+            self.crash()
+            raise EngineRestartError("the engine process is gone (fake)")
+        if self._n_too_large and len(jobs) > self._max_jobs:
+            self._n_too_large -= 1
+            raise EngineMemoryError("out of memory (fake)")
+        if any(map(self._poison, jobs)):
+            raise EngineFailedError("the batch failed (fake)")
+        if len({batch_key(job, self.info) for job in jobs}) != 1:
+            raise EngineFailedError("the batch has no or several keys (fake)")
+        results = tuple(self.alone(job) for job in jobs)
+        frames = sum(padded_frames(job.mel.shape[1], self.info) for job in jobs)
+        return BatchResult(
+            results=results,
+            frames=frames,
+            padding_frames=frames - sum(job.mel.shape[1] for job in jobs),
+            tokens=sum(len(result.words) for result in results),
+            encode_s=STAGE_S,
+            decode_s=STAGE_S,
+            align_s=STAGE_S,
+        )
 
     async def release(self, handles: Sequence[Handle]) -> None:
         """Forget; not counted as a call."""
         if any(handle >> _GENERATION_BITS != self.restarts for handle in handles):
             raise EngineRestartError("the engine process is gone (fake)")
         for handle in handles:
-            self._windows.pop(handle, None)
             self.open_files.pop(handle, None)
 
     async def open_file(self, samples: FloatArray, options: FileOptions) -> Handle:
         """Begin a recording."""
         await self._enter("open_file", options)
-        handle = self._new_handle()
+        self._counter += 1
+        handle = (self.restarts << _GENERATION_BITS) + self._counter
         self.open_files[handle] = _File(len(samples), options)
         return handle
 
@@ -223,9 +249,13 @@ class FakeBackend:
         return [FileSegment(start_s, end_s, text, file.options.language or "en", words)]
 
 
-def _spread(tokens: Sequence[int], length_s: float) -> tuple[Word, ...]:
-    step_s = length_s / max(1, len(tokens))
+def _never(job: WindowJob) -> bool:
+    return False
+
+
+def _spread(first: int, count: int, length_s: float) -> tuple[Word, ...]:
+    step_s = length_s / max(1, count)
     return tuple(
-        Word(f" w{token - FIRST_TOKEN}", index * step_s, (index + 1) * step_s, 0.9, (token,))
-        for index, token in enumerate(tokens)
+        Word(f" w{first + index}", index * step_s, (index + 1) * step_s, 0.9, (FIRST_TOKEN + first + index,))
+        for index in range(count)
     )
