@@ -27,11 +27,15 @@ the default backlog of 10 s, which would cost a decode of its own."""
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """Thresholds in probability, durations in milliseconds (names as in faster-whisper's VadOptions)."""
+    """Thresholds in probability, durations in milliseconds (names as in faster-whisper's VadOptions).
+
+    After a finished sentence a silence of `sentence_silence_ms` is enough, if `min_silence_ms` is more.
+    """
 
     threshold: float = 0.4
     neg_threshold: float = 0.25
     min_silence_ms: int = 600
+    sentence_silence_ms: int = 300
     speech_pad_ms: int = 400
     gated: bool = True
 
@@ -40,14 +44,24 @@ class EndpointOptions:
 class Window:
     """A stretch to decode: [start, end), end None while it is open; all in samples.
 
-    `last_speech` is the end of the last frame so far that was speech (0: none). `is_cut` tells that
-    it ends for want of audio and not in silence: a word may go on in the next one.
+    `last_speech` is the end of the last frame so far that was speech (0: none), `speech` how many samples
+    were. `is_cut` tells that it ends for want of audio and not in silence: a word may go on in the next one.
     """
 
     start: int
     end: int | None = None
     last_speech: int = 0
+    speech: int = 0
     is_cut: bool = False
+
+    def speech_share(self, end: int) -> float:
+        """How much of the window up to sample `end` was speech, at most: 0 to 1."""
+        return min(1.0, self.speech / max(1, end - self.start))
+
+    def hear(self, frame_end: int) -> None:
+        """The frame that ends at sample `frame_end` was speech."""
+        self.last_speech = frame_end
+        self.speech += VAD_FRAME_SAMPLES
 
 
 class Endpointer:
@@ -57,6 +71,8 @@ class Endpointer:
         self._options = options
         self._pad = options.speech_pad_ms * SAMPLE_RATE_HZ // 1000
         self._min_silence = options.min_silence_ms * SAMPLE_RATE_HZ // 1000
+        self._sentence_silence = min(self._min_silence, options.sentence_silence_ms * SAMPLE_RATE_HZ // 1000)
+        self._sentence_at: int | None = None
         self._frame_end = 0
         self._in_speech = False
         self._silence_start: int | None = None
@@ -86,6 +102,13 @@ class Endpointer:
             if end - self.windows[-1].start >= UNGATED_SILENCE_SAMPLES:
                 self._close(end)
 
+    def sentence_ends(self, last_speech: int) -> None:
+        """The speech up to sample `last_speech` is a finished sentence: less silence need follow it.
+
+        Void as soon as there is speech behind it.
+        """
+        self._sentence_at = last_speech
+
     def finish(self, end: int) -> None:
         """Close whatever is open at sample `end`, the end of the audio received.
 
@@ -102,20 +125,21 @@ class Endpointer:
         self._silence_start = None
         if self._options.gated:
             self._open(max(self._last_end, start - self._pad))
-        self.windows[-1].last_speech = self._frame_end
+        self.windows[-1].hear(self._frame_end)
 
     def _continue(self, probability: float, start: int) -> None:
         window = self.windows[-1]
         if probability >= self._options.threshold:
             self._silence_start = None
-            window.last_speech = self._frame_end
+            window.hear(self._frame_end)
             return
         if self._silence_start is None:
             if probability >= self._options.neg_threshold:
-                window.last_speech = self._frame_end
+                window.hear(self._frame_end)
                 return
             self._silence_start = start
-        if self._frame_end - self._silence_start >= self._min_silence:
+        enough = self._sentence_silence if window.last_speech == self._sentence_at else self._min_silence
+        if self._frame_end - self._silence_start >= enough:
             self._in_speech = False
             self._close(min(self._silence_start + self._pad, self._frame_end))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from engine.types import SAMPLE_RATE_HZ, WindowResult
 from realtime.stability import TimedWord, normalised
 
@@ -9,12 +11,44 @@ __all__ = ["timed_words"]
 
 HALLUCINATION_LOGPROB = -1.0
 """Below this mean log-probability (OpenAI's threshold) a window that sounds like no speech is dropped."""
+LITTLE_SPEECH = 0.2
+LOW_PROBABILITY = 0.5
+"""A subtitler's phrase counts only if more of the window than LITTLE_SPEECH was speech, and the model
+believes its words more than this on average."""
+SILENCE_PHRASES = frozenset(
+    normalised(phrase)
+    for phrase in (
+        "Thank you.",
+        "Thanks for watching!",
+        "Thank you for watching.",
+        "Please subscribe.",
+        "Like and subscribe.",
+        "Subtitles by the Amara.org community",
+        "Sous-titrage ST' 501",
+        "Sous-titres réalisés par la communauté d'Amara.org",
+        "Untertitel der Amara.org-Community",
+        "Untertitel im Auftrag des ZDF",
+        "Subtítulos realizados por la comunidad de Amara.org",
+        "Gracias por ver el video.",
+        "Sottotitoli creati dalla comunità Amara.org",
+        "Legendas pela comunidade Amara.org",
+        "ご視聴ありがとうございました",
+        "字幕由Amara.org社区提供",
+        "请不吝点赞 订阅 转发 打赏支持明镜与点点栏目",
+        "시청해주셔서 감사합니다",
+    )
+)
+"""What Whisper says of silence and noise: lines from the subtitles it was trained on."""
 
 
-def timed_words(result: WindowResult, start: int, end: int, no_speech_thresh: float) -> list[TimedWord]:
-    """The words of a window [start, end) in samples; none if it is no speech, or nothing but punctuation."""
-    is_unlikely = result.avg_logprob < HALLUCINATION_LOGPROB and result.no_speech_prob > no_speech_thresh
-    if is_unlikely or not any(normalised(word.text) for word in result.words):
+def timed_words(
+    result: WindowResult, start: int, end: int, no_speech_thresh: float, speech_share: float = 1.0
+) -> list[TimedWord]:
+    """The words of a window [start, end) in samples; none if it is no speech, or nothing but punctuation.
+
+    `speech_share`: how much of the window the voice activity detector took for speech, 0 to 1.
+    """
+    if _is_unlikely(result, no_speech_thresh) or _is_phrase_of_silence(result, speech_share):
         return []
     return [
         TimedWord(
@@ -22,7 +56,19 @@ def timed_words(result: WindowResult, start: int, end: int, no_speech_thresh: fl
             min(end, start + int(word.start_s * SAMPLE_RATE_HZ)),
             min(end, start + int(word.end_s * SAMPLE_RATE_HZ)),
             word.probability,
+            word.tokens,
         )
         for word in result.words
         if word.text.strip()
     ]
+
+
+def _is_unlikely(result: WindowResult, no_speech_thresh: float) -> bool:
+    is_unlikely = result.avg_logprob < HALLUCINATION_LOGPROB and result.no_speech_prob > no_speech_thresh
+    return is_unlikely or not any(normalised(word.text) for word in result.words)
+
+
+def _is_phrase_of_silence(result: WindowResult, speech_share: float) -> bool:
+    text = normalised("".join(word.text for word in result.words))
+    is_doubtful = speech_share < LITTLE_SPEECH or fmean(word.probability for word in result.words) < LOW_PROBABILITY
+    return is_doubtful and text in SILENCE_PHRASES

@@ -105,6 +105,10 @@ class Intake:
         """Close an open window at the end of the audio received."""
         self._endpointer.finish(self.end_samples)
 
+    def sentence_ends(self, last_speech: int) -> None:
+        """As `Endpointer.sentence_ends`."""
+        self._endpointer.sentence_ends(last_speech)
+
     def window_done(self, end: int) -> None:
         """The head window has been decoded up to its end."""
         self.ledger.settle_decoded(end)
@@ -170,6 +174,8 @@ def _endpoint_options(handshake: Handshake, max_backlog_s: float) -> EndpointOpt
         threshold=threshold,
         neg_threshold=min(neg_threshold, threshold),
         min_silence_ms=default.min_silence_ms if silence_ms is None else max(MIN_SILENCE_MS, silence_ms),
+        # Whoever names a silence means it, whatever was said before.
+        sentence_silence_ms=default.sentence_silence_ms if silence_ms is None else max(MIN_SILENCE_MS, silence_ms),
         speech_pad_ms=pad_ms,
         gated=handshake.use_vad,
     )

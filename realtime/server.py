@@ -22,6 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from engine.clock import Clock, MonotonicClock
+from engine.cores import usable_cores
 from engine.errors import ConfigError, SttError, UnauthorizedError
 from engine.metrics import Metrics
 from engine.owner import EngineOwner, EngineState
@@ -30,9 +31,12 @@ from engine.settings import Settings
 from realtime.admission import Admission
 from realtime.auth import Authenticator, Gate
 from realtime.connection import Connection, new_uid
+from realtime.features import FeaturePool, feature_threads
 from realtime.health import Snapshot, health_app, ping_route
+from realtime.load import Load
 from realtime.protocol import TASKS, HandshakeRules
 from realtime.session import SessionLimits
+from realtime.status import engine_details, limit_details, serving_details, session_details
 from realtime.stream import Services
 from realtime.transport import Limits, Listener, serve
 
@@ -55,20 +59,30 @@ CLOSE_S = 0.2
 """What connections get to end on their own once there is nothing more to say."""
 WAITING_ROOM = 64
 """Sockets beyond the clients: peers told to wait, health checks, handshakes under way."""
+LOAD_EVERY_S = 1.0
+"""How often the load is looked at while nobody comes: a tenth of the time over which it is averaged."""
 
 
 class RealtimeServer:
     """Everything of one realtime process; `run` serves until a signal or a fatal engine."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """Make it in the thread that will run the event loop. Raises ConfigError."""
         self.clock = clock or MonotonicClock()
         self._settings = settings
         self._metrics = Metrics()
-        self._admission = Admission(settings.max_clients, settings.max_connection_time_s)
+        self._features = FeaturePool(feature_threads(settings.feature_threads, usable_cores()), self.clock)
+        parts = {"loop": time.thread_time}
+        if self._features.n_threads:
+            parts["features"] = lambda: self._features.busy_s
+        self._load = Load(parts, self.clock.now_s())
         secret = settings.auth_token.get_secret_value() if settings.auth_token else None
         self._gate = Gate(Authenticator(secret), clock=self.clock)
         self._owner = EngineOwner(settings, self.clock)
-        self._engine = EngineService(self._owner, self.clock)
+        self._engine = EngineService(self._owner, self.clock, on_batch=self._metrics.batch)
+        self._admission = Admission(
+            settings.max_clients, settings.max_connection_time_s, lambda: self._engine.max_streams, self._load
+        )
         self._services = Services(
             engine=self._engine,
             admission=self._admission,
@@ -81,6 +95,7 @@ class RealtimeServer:
             ),
             result_key=settings.result_key,
             rules=self._rules,
+            features=self._features,
         )
         self._connections: set[Connection] = set()
         self._is_empty = asyncio.Event()
@@ -112,6 +127,7 @@ class RealtimeServer:
             for open_listener in (listener, health_listener):
                 if open_listener is not None:
                     await open_listener.aclose(grace_s=CLOSE_S)
+            self._features.close()
 
     async def _listen(self) -> Listener:
         settings = self._settings
@@ -120,7 +136,7 @@ class RealtimeServer:
             app,
             settings.effective_host,
             settings.port,
-            limits=Limits(connections=settings.max_clients + WAITING_ROOM),
+            limits=Limits(connections=self._admission.ceiling + WAITING_ROOM),
             ssl_certfile=settings.ssl_certfile,
             ssl_keyfile=settings.ssl_keyfile,
         )
@@ -140,7 +156,7 @@ class RealtimeServer:
         stopped = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._owner.wait_ready())
         fatal = asyncio.create_task(self._owner.wait_fatal())
-        tasks: list[asyncio.Task[Any]] = [stopped, ready, fatal]
+        tasks: list[asyncio.Task[Any]] = [stopped, ready, fatal, asyncio.create_task(self._watch_load())]
         try:
             await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
@@ -159,6 +175,14 @@ class RealtimeServer:
         code = EXIT_ENGINE_FATAL if self._owner.state is EngineState.FATAL else 0
         await self._drain(listener)
         return code
+
+    async def _watch_load(self) -> None:
+        while True:
+            due_s = self.clock.now_s() + LOAD_EVERY_S
+            await asyncio.sleep(LOAD_EVERY_S)
+            now_s = self.clock.now_s()
+            self._load.timer_fired(now_s, now_s - due_s)
+            self._admission.sample(now_s)
 
     def _welcome(self) -> None:
         """The model is loaded. Raises ConfigError if the settings ask what it cannot do."""
@@ -233,34 +257,25 @@ class RealtimeServer:
             return False, "draining: the server is shutting down"
         if state is not EngineState.READY:
             return False, f"{state.value}: the engine is not ready"
-        if self._admission.is_full:
-            return False, f"full: all {self._admission.max_clients} places are taken"
+        capacity = self._admission.capacity
+        if self._admission.n_active >= capacity.streams:
+            return False, f"full: {capacity.reason}"
         return True, "the model is loaded and has decoded"
 
     def snapshot(self) -> Snapshot:
         """Facts for /status."""
-        settings, stats = self._settings, self._engine.stats()
         now_s = self.clock.now_s()
-        last_s = stats.last_success_s
+        state, model = self._owner.state.value, self._settings.effective_model
         return Snapshot(
             started_unix_s=self._started_unix_s,
             uptime_s=now_s - self._started_s,
             port=self._port,
             details={
-                "sessions": {"active": self._admission.n_active, "max": self._admission.max_clients},
-                "engine": {
-                    "state": self._owner.state.value,
-                    "model": settings.effective_model,
-                    "restarts": stats.restarts,
-                    "last_decode_seconds_ago": None if last_s is None else round(now_s - last_s, 1),
-                    "waiting": {job.name.lower(): counts.waiting for job, counts in stats.classes.items()},
-                },
+                "sessions": session_details(self._admission),
+                "serving": serving_details(self._load, self._features.n_threads),
+                "engine": engine_details(state, model, self._engine.stats(), now_s),
                 "samples": self._metrics.sample_counts(),
-                "limits": {
-                    "max_connection_time_s": settings.max_connection_time_s,
-                    "idle_timeout_s": settings.idle_timeout_s,
-                    "max_backlog_s": settings.max_backlog_s,
-                },
+                "limits": limit_details(self._settings),
             },
         )
 
@@ -268,7 +283,7 @@ class RealtimeServer:
         """Prometheus text and its content type."""
         stats = self._engine.stats()
         waiting = {job.name.lower(): counts.waiting for job, counts in stats.classes.items()}
-        self._metrics.engine(stats.restarts, waiting)
+        self._metrics.engine(stats.restarts, waiting, stats.coalesced, stats.partial_interval_s, stats.max_streams)
         return self._metrics.render()
 
 

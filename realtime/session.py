@@ -13,17 +13,21 @@ the end, decoded, judged silent or counted as refused (`ledger`); completed text
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.errors import DrainingError, EngineFailedError, IdleError, SessionLimitError, SttError
+from engine.batching import cut_context
+from engine.errors import DrainingError, EngineFailedError, EngineKilledError, IdleError, SessionLimitError, SttError
 from engine.types import SAMPLE_RATE_HZ, JobClass, WindowJob, WindowResult
 from engine.vad import SpeechDetector
+from engine.window_decode import is_loop
 from realtime.endpointing import Window
-from realtime.events import Cancel, Close, Decode, Event, SendDisconnect, SendLanguage, SendSegments, SendWarning
+from realtime.events import Cancel, Close, Decode, Event, SendDisconnect, SendLanguage, SendSegments
 from realtime.hypothesis import timed_words
 from realtime.intake import Intake
 from realtime.language import LanguageLock
 from realtime.ledger import Ledger
+from realtime.notices import Notices
 from realtime.protocol import Handshake
 from realtime.stability import TimedWord
 from realtime.timers import Due, SessionLimits, Timers
@@ -31,10 +35,12 @@ from realtime.transcript import Transcript, Update
 
 __all__ = ["Session", "SessionLimits"]
 
-PARTIAL_INTERVAL_SAMPLES = int(0.5 * SAMPLE_RATE_HZ)
-"""New audio between two partial decodes."""
+PARTIAL_INTERVAL_S = 0.5
+"""New audio between two partial decodes, unless the engine's load says otherwise."""
 FIRST_PARTIAL_SAMPLES = int(0.8 * SAMPLE_RATE_HZ)
 """A window gets its first partial decode at this length, padding included: less is guesswork."""
+TRAIL_SAMPLES = int(0.2 * SAMPLE_RATE_HZ)
+"""After speech one more partial decode hears this much silence: the last word, and whether a sentence ended."""
 FRAME_EDGE_SAMPLES = 400
 """A partial window stops where the last complete mel frame does."""
 MAX_WINDOW_SAMPLES = 28 * SAMPLE_RATE_HZ
@@ -66,10 +72,16 @@ class Session:
         n_mels: int,
         now_s: float,
         stream_id: str = "",
+        context_lengths: Sequence[int] = (0,),
     ) -> None:
-        """`stream_id` names the stream to the engine; unlike the peer's uid it is unique."""
+        """`stream_id` names the stream to the engine; unlike the peer's uid it is unique.
+
+        `context_lengths`: to how many tokens the text before a window may be cut, as the model has it.
+        """
         self.handshake = handshake
+        self.partial_interval_s = PARTIAL_INTERVAL_S
         self._stream_id = stream_id
+        self._context_lengths = context_lengths
         self._limits = limits
         self._intake = Intake(handshake, limits.max_backlog_s, detector, n_mels)
         self._transcript = Transcript(word_timestamps=handshake.word_timestamps)
@@ -84,12 +96,10 @@ class Session:
         self._warned_text = False
         self._shown_until = 0
         self._timers = Timers(limits, now_s)
-        self._held_warnings = list(handshake.warnings)
-        self._holds_warnings = handshake.wants_language
+        self._notices = Notices(handshake.warnings, held=handshake.wants_language)
         if handshake.language is not None and handshake.wants_language:
             self._events.append(SendLanguage(handshake.language, 1.0))
-        if not self._holds_warnings:
-            self._flush_warnings()
+        self._events.extend(self._notices.take())
 
     # Inputs
 
@@ -132,7 +142,7 @@ class Session:
             self._timers.not_reading(now_s)
         self._intake.heard = max(self._intake.heard, pending.end)
         if isinstance(outcome, SttError):
-            self._failed(pending)
+            self._failed(pending, outcome)
         else:
             self._decoded(pending, outcome)
         self._pump()
@@ -268,9 +278,13 @@ class Session:
             self._submit(_Pending(JobClass.PARTIAL, start, end))
 
     def _is_worth_partial(self, head: Window, end: int) -> bool:
-        if head.last_speech <= self._intake.heard or end - head.start < FIRST_PARTIAL_SAMPLES:
+        if end - head.start < FIRST_PARTIAL_SAMPLES:
             return False
-        return end - self._intake.heard >= PARTIAL_INTERVAL_SAMPLES
+        if head.last_speech and self._intake.heard < head.last_speech + TRAIL_SAMPLES <= end:
+            return True
+        if head.last_speech <= self._intake.heard:
+            return False
+        return end - self._intake.heard >= self.partial_interval_s * SAMPLE_RATE_HZ
 
     def _submit(self, pending: _Pending) -> None:
         self._last_job_id += 1
@@ -283,6 +297,7 @@ class Session:
             language=self._language.code,
             languages=handshake.languages,
             task=handshake.task,
+            context=cut_context(self._transcript.context, self._context_lengths),
             prompt=handshake.initial_prompt,
             hotwords=handshake.hotwords,
         )
@@ -295,12 +310,15 @@ class Session:
     # Results
 
     def _decoded(self, pending: _Pending, result: WindowResult) -> None:
-        words = timed_words(result, pending.start, pending.end, self.handshake.no_speech_thresh)
+        speech = 1.0 if self._window is None else self._window.speech_share(pending.end)
+        words = timed_words(result, pending.start, pending.end, self.handshake.no_speech_thresh, speech)
         is_final = pending.job_class is JobClass.FINAL
         window_s = (pending.end - pending.start) / SAMPLE_RATE_HZ
         found = self._language.observe(result, window_s, has_words=bool(words), final=is_final)
         if found is not None:
             self._events.append(SendLanguage(*found))
+        if is_loop(result):
+            self._transcript.forget_context()
         if self._language.code is not None or is_final:
             self._shown_until = max(self._shown_until, pending.end)
             self._publish(self._take_words(pending, words))
@@ -318,19 +336,25 @@ class Session:
             self._intake.heard = min(self._intake.heard, pending.end - HOLD_BACK_SAMPLES)
         else:
             update = self._transcript.partial(words, pending.end)
+            self._notice_sentence_end(pending)
         self.ledger.settle_decoded(min(self._transcript.decode_from, self.ledger.received))
         return update
 
-    def _failed(self, pending: _Pending) -> None:
-        """The engine cannot decode this window. A partial is tried again with more audio."""
-        if pending.job_class is JobClass.PARTIAL:
+    def _notice_sentence_end(self, pending: _Pending) -> None:
+        head = self._intake.head
+        if head is not None and self._transcript.at_sentence_end and pending.end >= head.last_speech + TRAIL_SAMPLES:
+            self._intake.sentence_ends(head.last_speech)
+
+    def _failed(self, pending: _Pending, error: SttError) -> None:
+        """The engine cannot decode this window. A partial is tried again with more audio, unless it is deadly."""
+        if pending.job_class is JobClass.PARTIAL and not isinstance(error, EngineKilledError):
             return
         self._publish(self._transcript.give_up())
         start_s, end_s = pending.start / SAMPLE_RATE_HZ, pending.end / SAMPLE_RATE_HZ
         self._warn(f"{EngineFailedError.code}: the audio from {start_s:.3f} s to {end_s:.3f} s could not be decoded")
         self.ledger.settle_refused(pending.end)
         self._transcript.final([], pending.end)
-        if not pending.forced:
+        if pending.job_class is JobClass.FINAL and not pending.forced:
             self._intake.window_done(pending.end)
             self._window = None
 
@@ -340,21 +364,12 @@ class Session:
         if not update.completed and update.provisional is None:
             return
         self._events.append(SendSegments(update.completed, update.provisional))
-        self._holds_warnings = False
-        self._flush_warnings()
+        self._notices.release()
+        self._events.extend(self._notices.take())
 
     def _warn(self, text: str) -> None:
-        """Where the peer left the language open, warnings wait until the first text is out.
-
-        WhisperLive's Chrome extension takes the second message for the language, whatever it is.
-        """
-        self._held_warnings.append(text)
-        if not self._holds_warnings:
-            self._flush_warnings()
-
-    def _flush_warnings(self) -> None:
-        self._events.extend(SendWarning(text) for text in self._held_warnings)
-        self._held_warnings.clear()
+        self._notices.add(text)
+        self._events.extend(self._notices.take())
 
     # The end
 
@@ -372,7 +387,7 @@ class Session:
             decoded_s = (self.ledger.received - n_refused) / SAMPLE_RATE_HZ
             refused_s = n_refused / SAMPLE_RATE_HZ
             self._warn(f"{reason.code}: decoded up to {decoded_s:.3f} s; {refused_s:.3f} s of audio were refused")
-        self._flush_warnings()
+        self._events.extend(self._notices.take(at_the_end=True))
         if isinstance(reason, SessionLimitError):
             self._events.append(SendDisconnect())
         self._is_closed = True

@@ -3,7 +3,8 @@
 Every hypothesis is a list of words with absolute times. Words that were completed before and
 still lie in the decoded window are found again by text and time (edit distance) and skipped; of
 the rest, the common beginning of two successive hypotheses is stable if it keeps a distance from
-the edge of the audio, where the last word may be half heard.
+the edge of the audio, where the last word may be half heard. Where decodes are rare, words of which the
+model is sure, well clear of the edge, are stable after one.
 
 Pure: no samples, no sockets, no clock. After Machacek et al. 2023 (arXiv 2307.14743), with words
 compared in a normalised form, so that a flickering comma does not hold a word back.
@@ -15,7 +16,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["TimedWord", "agreed_prefix", "before_loop", "ends_sentence", "normalised", "skip_completed"]
+__all__ = [
+    "TimedWord",
+    "agreed_prefix",
+    "before_loop",
+    "ends_sentence",
+    "normalised",
+    "skip_completed",
+    "stable_prefix",
+]
 
 MIN_WORD_S = 0.06
 """A word that takes less has lost its time: where audio breaks off in mid-speech, the model may put
@@ -29,6 +38,10 @@ CROWD_WORDS = 3
 """So many words in a row without time are no speech yet; two happen ("a quarter")."""
 AGREED_SHIFT_S = 0.5
 """Two hypotheses agree on a word only if they hear it at about the same time."""
+SURE_PROBABILITY = 0.9
+SURE_MARGIN_S = 0.6
+"""A word this likely that ends this long before the edge needs no second hypothesis. Measured on the demo
+model's recordings, decoded once in 1.5 s: half of the words are completed 0.2 s earlier, no more are wrong."""
 LOOP_WORDS = 6
 LOOP_SPAN_S = 0.4
 """Nobody says six words in less than this; a model that repeats itself at the edge of the audio does."""
@@ -37,12 +50,16 @@ SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
 
 @dataclass(frozen=True)
 class TimedWord:
-    """One word with its place on the sample clock, in samples; `text` keeps its leading blank."""
+    """One word with its place on the sample clock, in samples; `text` keeps its leading blank.
+
+    `tokens` are the model's ids of it, where they are known.
+    """
 
     text: str
     start: int
     end: int
     probability: float
+    tokens: tuple[int, ...] = ()
 
 
 def normalised(text: str) -> str:
@@ -111,6 +128,23 @@ def _misplacement(last: TimedWord, words: Sequence[TimedWord], j: int, rate_hz: 
     is_timed = all(_has_time(word, rate_hz) for word in beside)
     cost = (late + early) / rate_hz
     return cost if is_timed else min(1.0, cost)
+
+
+def stable_prefix(
+    previous: Sequence[TimedWord], current: Sequence[TimedWord], end: int, edge: int, rate_hz: int
+) -> int:
+    """How many words at the beginning of `current`, a hypothesis for audio up to sample `end`, will stay.
+
+    Words that both hypotheses have up to sample `edge`, and behind them those of which the model is sure;
+    never the last word.
+    """
+    count = agreed_prefix(previous, current, edge, rate_hz)
+    limit = end - SURE_MARGIN_S * rate_hz
+    for word in current[count:-1]:
+        if word.probability < SURE_PROBABILITY or word.end > limit or not _has_time(word, rate_hz):
+            break
+        count += 1
+    return count
 
 
 def agreed_prefix(previous: Sequence[TimedWord], current: Sequence[TimedWord], edge: int, rate_hz: int) -> int:

@@ -1,9 +1,11 @@
 """One admitted stream: a session between a WebSocket and the engine.
 
 Reads messages into the session, runs its decodes as tasks, writes its messages through the outbox
-and keeps its timer. All of it runs in one event loop; the session needs no lock.
+and keeps its timer. All inputs of the session go through a `Lane`: audio is analysed in a feature thread
+where there are any, everything else happens in the event loop, and the session needs no lock.
 
-Invariant: whatever fails in here costs this stream, with an answer, and no other.
+Invariants: whatever fails in here costs this stream, with an answer, and no other; the session and what
+goes with it are touched by inputs alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from engine.errors import (
     BadJsonError,
     BadStateError,
     ClientError,
+    DrainingError,
     EngineFailedError,
     ServerError,
     SlowReaderError,
@@ -30,12 +33,14 @@ from engine.errors import (
 )
 from engine.metrics import Metrics
 from engine.scheduler import SupersededError
-from engine.types import SAMPLE_RATE_HZ, Engine, WindowJob, WindowResult
+from engine.types import Engine, WindowJob, WindowResult
 from engine.vad import SileroDetector, SpeechDetector
 from realtime import messages
 from realtime.admission import Admission
-from realtime.arrivals import Arrivals
 from realtime.events import Cancel, Close, Decode, Event, SendSegments
+from realtime.features import FeaturePool
+from realtime.lane import Lane
+from realtime.meter import StreamMeter
 from realtime.outbox import Outbox
 from realtime.protocol import Handshake, HandshakeRules, is_end_of_audio
 from realtime.session import Session, SessionLimits
@@ -50,6 +55,10 @@ HANDSHAKE_TIMEOUT_S = 10.0
 """From the upgrade to the first message; browsers send it at once."""
 SLOW_READER_S = 5.0
 """How long the peer's side may be blocked before it is cut; its text would be stale anyway."""
+ANALYSIS_LIMIT_S = 2.0
+"""How long the end of a stream waits for a feature thread: a piece takes 10 ms, but hundreds may wait."""
+ABORT_PATIENCE_S = 0.25
+"""The same when the server's time is up: half of what the last messages get."""
 
 REFUSALS: dict[int, type[ClientError]] = {1007: BadJsonError, 1008: BadStateError, 1009: TooBigError}
 """Close codes of the transport for what ends a stream without ending the connection at once."""
@@ -67,6 +76,7 @@ class Services:
     result_key: bool
     rules: Callable[[], HandshakeRules]
     """What the loaded model offers; raises ModelUnavailableError while it loads."""
+    features: FeaturePool
     make_detector: Callable[[], SpeechDetector] = SileroDetector
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
 
@@ -90,17 +100,20 @@ class Stream:
             services.engine.info.n_mels,
             services.clock.now_s(),
             stream_id,
+            services.engine.info.context_lengths,
         )
+        self._lane = Lane(services.features, self._step)
+        self._meter = StreamMeter(services.metrics)
         self._outbox = Outbox(handshake, result_key=services.result_key)
         self._decodes: dict[int, asyncio.Task[None]] = {}
         self._close: Close | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_done = False
+        # What the session said last: it cannot be asked while a thread has it.
+        self._takes_more = True
+        self._is_over = False
         self._wake_reader = asyncio.Event()
         self._wake_writer = asyncio.Event()
-        self._counted = (0, 0, 0, 0)
-        self._arrivals = Arrivals()
-        self._has_text = False
 
     async def run(self) -> None:
         """Serve until the stream is closed. Raises nothing."""
@@ -121,14 +134,25 @@ class Stream:
 
     def drain(self) -> None:
         """The server shuts down: finals first, then close."""
-        self._step(self._session.drain)
+        self._lane.put(self._session.drain)
 
     def abort(self) -> None:
         """Time is up: say what was not decoded and close."""
-        self._step(self._session.abort)
+        self._lane.put(self._session.abort)
+        if self._lane.is_busy:
+            asyncio.get_running_loop().call_later(ABORT_PATIENCE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """Close without the session if a thread still has it."""
+        if self._lane.is_busy and self._close is None:
+            self._close = Close(DrainingError.close_code, "the server is shutting down; audio was not decoded")
+            self._wake_writer.set()
 
     async def _clean_up(self, reader: asyncio.Task[None]) -> None:
-        self._step(self._session.disconnected)
+        reader.cancel()
+        self._lane.put(self._session.disconnected)
+        if not await self._lane.settle(ANALYSIS_LIMIT_S):
+            logger.error("the audio of stream %s has been analysed for %g s", self._stream_id, ANALYSIS_LIMIT_S)
         self._is_done = True
         if self._timer is not None:
             self._timer.cancel()
@@ -138,7 +162,7 @@ class Stream:
         await asyncio.gather(*tasks, return_exceptions=True)
         code = self._close.code if self._close is not None else 1006
         self._services.metrics.session_closed(code)
-        received_s = self._session.ledger.received / SAMPLE_RATE_HZ
+        received_s = self._meter.received_s
         logger.info("stream %s ends with %d after %.1f s of audio", self._stream_id, code, received_s)
 
     # In
@@ -149,14 +173,14 @@ class Stream:
             await self._wait_for_room()
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
-                self._step(partial(self._leave, message.get("code", 1006), message.get("reason") or ""))
+                self._lane.put(partial(self._leave, message.get("code", 1006), message.get("reason") or ""))
                 return
             text = message.get("text")
             frame: str | bytes = text if text is not None else message.get("bytes") or b""
             if is_end_of_audio(frame):
-                self._step(self._session.end_of_audio)
+                self._lane.put(self._session.end_of_audio)
             elif isinstance(frame, str):
-                self._step(lambda: self._session.receive_text(self._services.clock.now_s()))
+                self._lane.put(lambda: self._session.receive_text(self._services.clock.now_s()))
             else:
                 await self._feed(frame)
 
@@ -174,16 +198,18 @@ class Stream:
             if first:
                 await asyncio.sleep(0)
                 await self._wait_for_room()
-            self._step(partial(self._receive_audio, frame[first : first + FEED_BYTES]))
+            self._set_cadence()
+            piece, now_s = frame[first : first + FEED_BYTES], self._services.clock.now_s()
+            self._lane.put_heavy(partial(self._receive_audio, piece, now_s))
 
-    def _receive_audio(self, piece: bytes) -> None:
-        now_s = self._services.clock.now_s()
+    def _receive_audio(self, piece: bytes, now_s: float) -> None:
+        """May run in a feature thread."""
         self._session.receive_audio(piece, now_s)
-        self._arrivals.note(self._session.ledger.received, now_s)
+        self._meter.arrived(self._session.ledger.received, now_s)
 
     async def _wait_for_room(self) -> None:
-        """Until the session takes audio, or none any more."""
-        while not (self._session.wants_audio or self._session.is_ending):
+        """Until the session takes audio, or none any more; never while a thread has it."""
+        while self._lane.is_busy or not self._takes_more:
             self._wake_reader.clear()
             await self._wake_reader.wait()
 
@@ -193,7 +219,7 @@ class Stream:
         """Everything out, in order, until the close. Raises PeerGoneError or SlowReaderError."""
         try:
             await self._send(messages.encode(messages.server_ready(self._uid)))
-            self._step(lambda: None)
+            self._lane.put(lambda: None)
             while True:
                 self._wake_writer.clear()
                 while (text := self._outbox.pop()) is not None:
@@ -201,7 +227,7 @@ class Stream:
                 if self._close is not None:
                     await self._websocket.close(self._close.code, self._close.reason)
                     return
-                if self._session.is_closed:
+                if self._is_over:
                     raise PeerGoneError
                 await self._wake_writer.wait()
         except asyncio.TimeoutError:
@@ -216,22 +242,28 @@ class Stream:
     # The session
 
     def _step(self, feed: Callable[[], None]) -> None:
-        """Give the session one input, carry out what it asks for, and set its timer."""
+        """Give the session one input, carry out what it asks for, and set its timer. Only the lane calls it."""
         if self._is_done:
             return
         try:
+            self._set_cadence()
             feed()
             for event in self._session.take_events():
                 self._carry_out(event)
-            self._count()
+            self._meter.count(self._session.ledger)
             self._set_timer()
         except Exception:
             # An edge: a defect in here must not leave a socket that never closes, nor stop a drain of others.
             logger.exception("a stream failed and is closed")
             self._close = Close(ServerError.close_code, "the server failed; reconnect")
             self._session.disconnected()
+        self._takes_more = self._session.wants_audio or self._session.is_ending
+        self._is_over = self._session.is_closed
         self._wake_reader.set()
         self._wake_writer.set()
+
+    def _set_cadence(self) -> None:
+        self._session.partial_interval_s = self._services.engine.partial_interval_s
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -243,7 +275,7 @@ class Stream:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
-        self._step(lambda: self._session.tick(self._services.clock.now_s()))
+        self._lane.put(lambda: self._session.tick(self._services.clock.now_s()))
 
     def _carry_out(self, event: Event) -> None:
         if isinstance(event, Decode):
@@ -257,7 +289,7 @@ class Stream:
         else:
             self._outbox.put(event)
             if isinstance(event, SendSegments):
-                self._time(event)
+                self._meter.shown(event, self._services.clock.now_s())
 
     async def _decode(self, job_id: int, job: WindowJob) -> None:
         outcome: WindowResult | SttError
@@ -277,24 +309,4 @@ class Stream:
             logger.exception("a decode failed unexpectedly")
             outcome = EngineFailedError("unexpected failure")
         self._decodes.pop(job_id, None)
-        self._step(lambda: self._session.result(job_id, outcome, services.clock.now_s()))
-
-    def _time(self, event: SendSegments) -> None:
-        """Measure how long after its audio this text came."""
-        metrics, now_s = self._services.metrics, self._services.clock.now_s()
-        last = event.provisional if not event.completed else event.completed[-1]
-        assert last is not None, "an update without text is never published"
-        age_s = self._arrivals.age_s(last.end_ms * SAMPLE_RATE_HZ // 1000, now_s)
-        if age_s is not None and event.completed:
-            metrics.committed(age_s)
-        if age_s is not None and not self._has_text:
-            metrics.first_text(age_s)
-        self._has_text = True
-
-    def _count(self) -> None:
-        """Feed the ledger's growth into the metrics."""
-        ledger = self._session.ledger
-        now = (ledger.received, ledger.decoded, ledger.silent, ledger.refused)
-        if now != self._counted:
-            self._services.metrics.samples(*(new - old for new, old in zip(now, self._counted, strict=True)))
-            self._counted = now
+        self._lane.put(lambda: self._session.result(job_id, outcome, services.clock.now_s()))

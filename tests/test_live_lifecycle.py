@@ -56,7 +56,10 @@ def test_health_tells_the_truth_from_loading_to_full() -> None:
 
         status_json, wait, full_status, full_reason = asyncio.run(full())
         assert wait["status"] == "WAIT"
-        assert status_json["sessions"]["active"] == 1
+        assert status_json["sessions"] == {"active": 1, "max": 1, "capacity": 1, "limited_by": "places"}
+        assert 0.3 <= status_json["engine"]["partial_interval_s"] <= 3.0
+        assert 0.0 <= status_json["engine"]["busy_share"] <= 1.0 and "max_streams" in status_json["engine"]
+        assert 0.0 <= status_json["serving"]["busy_share"]["loop"] <= 1.0
         assert {"status", "uptime_seconds", "startup_time", "whisperlive", "gpu", "environment", "timestamp"} <= set(
             status_json
         )
@@ -76,8 +79,9 @@ def test_health_tells_the_truth_from_loading_to_full() -> None:
         assert server.terminate() == 0
 
 
-def test_sigterm_lets_finals_out_and_exits_with_0() -> None:
-    with running_server() as server:
+@pytest.mark.parametrize("feature_threads", ["0", "2"])
+def test_sigterm_lets_finals_out_and_exits_with_0(feature_threads: str) -> None:
+    with running_server("--feature-threads", feature_threads) as server:
 
         async def run() -> tuple[Peer, float]:
             async with streaming(server) as peer:

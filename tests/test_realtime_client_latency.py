@@ -78,6 +78,13 @@ def test_provisional_text_is_read_after_the_completed_text() -> None:
     ]
 
 
+def test_a_word_is_settled_by_whatever_stands_in_its_place() -> None:
+    heard = [update(101.7, "good evening"), update(103, "and")]
+    words = word_times(gold("good morning then peter"), heard, lambda second: 100 + second).words
+    assert [word.committed_s for word in words] == [101.7, None, None, None]
+    assert [word.settled_s for word in words] == [101.7, 101.7, 103, None]
+
+
 def test_errors_are_those_of_the_completed_text() -> None:
     stream = word_times(gold("a b c"), [update(101, "a x", "c")], lambda second: 100 + second)
     assert stream.errors == WordErrors(1, 1, 0, 3)

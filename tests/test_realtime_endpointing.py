@@ -27,13 +27,14 @@ def run(endpointer: Endpointer, probabilities: str | list[float]) -> list[Window
 
 def test_a_word_between_silences() -> None:
     [window] = run(Endpointer(GATED), "....." + "sss" + ".....")
-    assert window == Window(3 * FRAME, 10 * FRAME, last_speech=8 * FRAME)
+    assert window == Window(3 * FRAME, 10 * FRAME, last_speech=8 * FRAME, speech=3 * FRAME)
+    assert window.speech_share(9 * FRAME) == 0.5
 
 
 def test_a_window_opens_at_the_first_frame_of_speech() -> None:
     endpointer = Endpointer(GATED)
     assert run(endpointer, ".....") == []
-    assert run(endpointer, "s") == [Window(3 * FRAME, None, last_speech=6 * FRAME)]
+    assert run(endpointer, "s") == [Window(3 * FRAME, None, last_speech=6 * FRAME, speech=FRAME)]
 
 
 def test_silence_one_frame_too_short_ends_nothing() -> None:
@@ -41,6 +42,20 @@ def test_silence_one_frame_too_short_ends_nothing() -> None:
     assert window.end is None
     [window] = run(Endpointer(GATED), "s.....")
     assert window.end == 3 * FRAME
+
+
+def test_after_a_sentence_less_silence_is_enough_until_speech_goes_on() -> None:
+    short = replace(GATED, sentence_silence_ms=GATED.min_silence_ms * 2 // 5)
+    endpointer = Endpointer(short)
+    run(endpointer, "s.")
+    endpointer.sentence_ends(FRAME)
+    [window] = run(endpointer, ".")
+    assert window.end is not None
+    endpointer = Endpointer(short)
+    run(endpointer, "s.")
+    endpointer.sentence_ends(FRAME)
+    [window] = run(endpointer, "s....")
+    assert window.end is None, "speech behind the sentence makes it void"
 
 
 def test_padding_stays_within_the_audio_and_between_windows() -> None:
@@ -53,7 +68,7 @@ def test_padding_stays_within_the_audio_and_between_windows() -> None:
 def test_hysteresis() -> None:
     # Between the thresholds, speech goes on, and so does silence.
     [window] = run(Endpointer(GATED), "s" + "?" * 20)
-    assert window == Window(0, None, last_speech=21 * FRAME)
+    assert window == Window(0, None, last_speech=21 * FRAME, speech=21 * FRAME)
     [window] = run(Endpointer(GATED), "s.????.")
     assert window.end == 3 * FRAME
     assert run(Endpointer(GATED), "?" * 20) == []
@@ -80,7 +95,9 @@ def test_finish_cuts_an_open_window_and_goes_on_behind_it() -> None:
     endpointer = Endpointer(GATED)
     run(endpointer, "..ss")
     endpointer.finish(4 * FRAME + 100)
-    assert list(endpointer.windows) == [Window(0, 4 * FRAME + 100, last_speech=4 * FRAME, is_cut=True)]
+    assert list(endpointer.windows) == [
+        Window(0, 4 * FRAME + 100, last_speech=4 * FRAME, speech=2 * FRAME, is_cut=True)
+    ]
     endpointer.finish(4 * FRAME + 200)
     assert len(endpointer.windows) == 1
     windows = run(endpointer, "s.....")

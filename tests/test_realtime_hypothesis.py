@@ -6,11 +6,13 @@ import pytest
 
 from engine.types import SAMPLE_RATE_HZ as S
 from engine.types import WindowResult, Word
-from realtime.hypothesis import HALLUCINATION_LOGPROB, timed_words
+from realtime.hypothesis import HALLUCINATION_LOGPROB, LITTLE_SPEECH, LOW_PROBABILITY, timed_words
 
 
-def result(*texts: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> WindowResult:
-    words = tuple(Word(text, n, n + 0.5, 0.9) for n, text in enumerate(texts))
+def result(
+    *texts: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0, probability: float = 0.9
+) -> WindowResult:
+    words = tuple(Word(text, n, n + 0.5, probability) for n, text in enumerate(texts))
     return WindowResult(words, "en", (), avg_logprob, no_speech_prob, 1.0)
 
 
@@ -37,3 +39,15 @@ def test_only_what_is_both_unlikely_and_silent_is_dropped(
 def test_punctuation_alone_is_noise_and_beside_words_it_stays() -> None:
     assert timed_words(result(".", " ..."), 0, 3 * S, 0.45) == []
     assert [word.text for word in timed_words(result(" yes", " ...", " "), 0, 4 * S, 0.45)] == [" yes", " ..."]
+
+
+@pytest.mark.parametrize(
+    "text", [" Thanks for watching!", " Untertitel im Auftrag des ZDF.", "ご視聴ありがとうございました。"]
+)
+def test_what_whisper_says_of_silence_counts_only_if_somebody_spoke(text: str) -> None:
+    sure = result(text)
+    assert timed_words(sure, 0, S, 0.45, LITTLE_SPEECH)
+    assert not timed_words(sure, 0, S, 0.45, LITTLE_SPEECH - 0.01)
+    assert timed_words(result(text, probability=LOW_PROBABILITY), 0, S, 0.45)
+    assert not timed_words(result(text, probability=LOW_PROBABILITY - 0.01), 0, S, 0.45)
+    assert timed_words(result(" So,", text, probability=0.1), 0, S, 0.45), "only the whole text is a phrase"

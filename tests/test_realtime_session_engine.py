@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.errors import EngineFailedError, EngineRestartError
+from engine.errors import EngineFailedError, EngineKilledError, EngineRestartError
 from engine.types import DetectResult, JobClass, WindowJob, Word
 from realtime.events import Cancel, Close, Decode, SendDisconnect, SendLanguage, SendSegments, SendWarning
 from realtime.intake import INGEST_S
@@ -18,7 +18,7 @@ from realtime.session import SessionLimits
 from tests.fakes.driver import Plan, drive
 from tests.fakes.engine import Habits, Hearing
 from tests.fakes.streams import BOTH, GATED, OPEN, UNGATED, S, closed, heard, kinds, new_session, raw, say, talk
-from tests.fakes.tones import silence
+from tests.fakes.tones import read_words, silence, word_text
 
 # The engine
 
@@ -89,6 +89,24 @@ def test_partials_that_fail_cost_nothing() -> None:
     assert run.session.ledger.refused == 0
     # They are tried again with more audio, not at once.
     assert len(run.windows_s) < 25
+
+
+def test_audio_that_kills_the_engine_is_never_decoded_again() -> None:
+    """A word whose windows are deadly costs its own stretch of audio: every further try would cost a process."""
+    deadly: list[WindowJob] = []
+
+    def kills(call: int, job: WindowJob) -> EngineKilledError | None:
+        if not any(word.text == word_text(13) for word in read_words(job.mel)):
+            return None
+        deadly.append(job)
+        return EngineKilledError("x")
+
+    run = say([1, 2, 3, 4, 13, 5, 6, 7], habits=Habits(fails=kills), pauses_s=(0.1, 0.1, 0.1, 0.9, 0.9))
+    assert len(deadly) == 1
+    assert deadly[0].job_class is JobClass.PARTIAL
+    assert [number for number in run.said if number != 13] == [1, 2, 3, 4, 5, 6, 7]
+    assert len(run.warnings) == 1
+    assert run.session.ledger.refused > 0
 
 
 @BOTH

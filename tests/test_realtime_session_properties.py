@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -238,19 +237,19 @@ def test_however_a_stream_ends_the_books_are_balanced(
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_the_same_audio_gives_the_same_windows_in_any_chunks(gated: bool) -> None:
-    """Finals are a function of the audio alone: same cuts, same bits, whatever the chunks."""
+def test_the_same_audio_gives_the_same_text_in_any_chunks_at_any_cadence(gated: bool) -> None:
     audio, _ = speak(range(20), (0.1, 0.2, 0.8), lead_s=1.0)
-    seen = set()
-    for size in (1_000, 4_096, 50_000, 4_000_000):
-        plan = Plan((size,), pace=1_000.0)
+    for size, pace, interval_s in (
+        (1_000, 1.0, 0.3),
+        (1_280, 1.0, 1.1),
+        (4_096, 3.0, 0.5),
+        (50_000, 1.0, 3.0),
+        (4_000_000, 1_000.0, 0.3),
+    ):
+        plan = Plan((size,), pace=pace, interval_s=interval_s)
         handshake = replace(BASE, use_vad=gated)
         done = drive(audio.astype("<f4").tobytes(), plan, handshake=handshake, limits=SessionLimits(max_backlog_s=60.0))
-        finals = [job.mel for job in done.hearing.jobs if job.job_class is JobClass.FINAL]
-        assert len(finals) >= 7
-        seen.add(tuple(np.ascontiguousarray(mel).tobytes() for mel in finals))
-        assert done.said == list(range(20))
-    assert len(seen) == 1
+        assert done.said == list(range(20)), (size, pace, interval_s)
 
 
 @SLOW

@@ -47,9 +47,12 @@ def shown(body: dict[str, Any]) -> list[tuple[str, bool]]:
 
 FILE_TRACE: list[list[tuple[str, bool]]] = [
     [(" Hello", False)],
+    [(" Hello world", False)],
     [(" Hello world.", False)],
+    [(" Hello world.", True)],
     [(" Hello world.", True), (" How", False)],
     [(" Hello world.", True), (" How are", False)],
+    [(" Hello world.", True), (" How are you", False)],
     [(" Hello world.", True), (" How are you?", False)],
     [(" Hello world.", True), (" How are you?", True)],
 ]
@@ -73,7 +76,7 @@ def test_the_python_file_client() -> None:
     assert_is_trace(run)
     [first, second] = bodies[-1]["segments"]
     assert (first["start"], first["end"]) == ("0.130", "0.820")
-    assert second["start"] == "1.430"
+    assert float(second["start"]) == pytest.approx(1.43, abs=0.01)
     assert float(second["end"]) == pytest.approx(2.52, abs=0.01)
     # All is said after the starvation limit; then 15 s and more of silence on the wire.
     last_chunk_s = run.now_s - 20.0

@@ -6,17 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.stability import TimedWord, agreed_prefix, before_loop, ends_sentence, normalised, skip_completed
+from realtime.stability import (
+    SURE_MARGIN_S,
+    SURE_PROBABILITY,
+    TimedWord,
+    agreed_prefix,
+    before_loop,
+    ends_sentence,
+    normalised,
+    skip_completed,
+    stable_prefix,
+)
 
 RATE_HZ = 16_000
 
 
-def words(text: str, start_s: float = 0.0, word_s: float = 0.3, gap_s: float = 0.1) -> list[TimedWord]:
+def words(
+    text: str, start_s: float = 0.0, word_s: float = 0.3, gap_s: float = 0.1, probability: float = 0.8
+) -> list[TimedWord]:
     """Words of equal length, one after the other."""
     made = []
     for index, word in enumerate(text.split()):
         begin_s = start_s + index * (word_s + gap_s)
-        made.append(TimedWord(" " + word, int(begin_s * RATE_HZ), int((begin_s + word_s) * RATE_HZ), 0.9))
+        made.append(TimedWord(" " + word, int(begin_s * RATE_HZ), int((begin_s + word_s) * RATE_HZ), probability))
     return made
 
 
@@ -76,6 +88,20 @@ def test_words_at_the_edge_do_not_count() -> None:
     current = words("so we go home now")
     assert agreed_prefix(words("so we go home"), current, current[1].end, RATE_HZ) == 2
     assert agreed_prefix(words("so we go home"), current, current[1].end - 1, RATE_HZ) == 1
+
+
+def test_words_of_which_the_model_is_sure_need_no_second_hypothesis() -> None:
+    sure = words("so we go home now", probability=SURE_PROBABILITY)
+    clear_of = sure[2].end + int(SURE_MARGIN_S * RATE_HZ)
+    assert stable_prefix([], sure, clear_of, clear_of, RATE_HZ) == 3
+    assert stable_prefix([], sure, clear_of - 1, clear_of - 1, RATE_HZ) == 2
+    far = sure[-1].end + 10 * RATE_HZ
+    assert stable_prefix([], sure, far, far, RATE_HZ) == 4, "the last word never counts"
+    doubtful = [*sure[:1], *words("we go home now", 0.4, probability=SURE_PROBABILITY - 0.01)]
+    assert stable_prefix([], doubtful, far, far, RATE_HZ) == 1
+    assert stable_prefix(words("so we"), doubtful, far, far, RATE_HZ) == 2, "agreed words come before sure ones"
+    timeless = words("so we go", word_s=0.01, gap_s=0.5, probability=1.0)
+    assert stable_prefix([], timeless, far, far, RATE_HZ) == 0
 
 
 def test_a_running_start_is_found_again() -> None:

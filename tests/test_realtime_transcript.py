@@ -13,6 +13,8 @@ from realtime.messages import Segment
 from realtime.stability import TimedWord
 from realtime.transcript import (
     COMPLETE_AFTER_SAMPLES,
+    CONTEXT_GAP_SAMPLES,
+    CONTEXT_WORDS,
     EDGE_SAMPLES,
     MAX_SEGMENT_SAMPLES,
     RUNNING_START_SAMPLES,
@@ -33,7 +35,7 @@ def shown(update: Update) -> tuple[list[str], str | None]:
 
 def test_words_are_provisional_until_two_hypotheses_agree_on_a_sentence() -> None:
     transcript = Transcript()
-    assert shown(transcript.partial(words("Hello world."), S)) == ([], " Hello world.")
+    assert shown(transcript.partial(words("Hello world."), S)) == ([], " Hello world")
     update = transcript.partial(words("Hello world. How"), int(1.2 * S))
     assert shown(update) == ([" Hello world."], " How")
     assert update.completed[0] == Segment(0, 700, " Hello world.", True)
@@ -43,10 +45,10 @@ def test_words_are_provisional_until_two_hypotheses_agree_on_a_sentence() -> Non
 def test_agreed_words_wait_for_a_sentence_or_for_their_time() -> None:
     said = words("so we went home and slept well")
     due = said[0].end + COMPLETE_AFTER_SAMPLES
-    for end, expected in [(due - 1, ([], " so we went home and")), (due, ([" so we went home"], " and"))]:
+    for end, expected in [(due - 1, ([], " so we went")), (due, ([" so we"], " went"))]:
         transcript = Transcript()
-        transcript.partial(said[:4], said[4].start)
-        assert shown(transcript.partial(said[:5], end)) == expected
+        transcript.partial(said[:2], said[2].start)
+        assert shown(transcript.partial(said[:3], end)) == expected
 
 
 def test_a_word_at_the_edge_is_not_completed() -> None:
@@ -94,10 +96,55 @@ def test_a_provisional_keeps_the_start_of_its_completion() -> None:
     transcript = Transcript()
     first = transcript.partial(words("hello", 0.5), S)
     assert first.provisional is not None
-    later = transcript.partial(words("hello there", 0.6), 2 * S)
+    later = transcript.partial(words("hello there", 0.6), int(1.5 * S))
     assert later.provisional is not None
     last = transcript.final(words("hello there you", 0.7), 3 * S)
     assert first.provisional.start_ms == later.provisional.start_ms == last.completed[0].start_ms == 500
+
+
+def test_text_shrinks_by_two_words_at_most_until_the_utterance_ends() -> None:
+    transcript = Transcript()
+    transcript.partial(words("so we went home and slept"), int(2.5 * S))
+    for left in (" so we went home", " so we", " so"):
+        assert shown(transcript.partial(words("so"), 3 * S)) == ([], left)
+    transcript = Transcript()
+    transcript.partial(words("so we went home and slept"), int(2.5 * S))
+    assert shown(transcript.final(words("so"), 5 * S)) == ([" so"], None)
+
+
+def test_what_was_said_before_the_window_is_its_context() -> None:
+    said = [replace(word, tokens=(number, number)) for number, word in enumerate(words("It is late."))]
+    later = [replace(word, tokens=(7,)) for word in words("We go home.", 7.0)]
+    transcript = Transcript()
+    transcript.final(said, 2 * S)
+    assert transcript.context == [0, 0, 1, 1, 2, 2]
+    transcript.begin_window(said[2].end + CONTEXT_GAP_SAMPLES - 1)
+    assert transcript.context != []
+    transcript.begin_window(said[2].end + CONTEXT_GAP_SAMPLES)
+    assert transcript.context == []
+    transcript.final(later, 9 * S, goes_on=True)
+    assert transcript.context == [], "the running start is heard again, and no context"
+    transcript.silence(11 * S)
+    assert transcript.context == [7, 7, 7]
+    transcript.forget_context()
+    assert transcript.context == []
+
+
+def test_context_is_bounded() -> None:
+    transcript = Transcript()
+    for number in range(3):
+        said = [replace(word, tokens=(1,)) for word in words("a " * CONTEXT_WORDS, number * 60.0)]
+        transcript.final(said, (number + 1) * 60 * S)
+    assert len(transcript.context) == CONTEXT_WORDS
+
+
+def test_the_end_of_a_sentence_is_noticed() -> None:
+    transcript = Transcript()
+    assert not transcript.at_sentence_end
+    transcript.partial(words("so we"), S)
+    assert not transcript.at_sentence_end
+    transcript.partial(words("so we went."), 2 * S)
+    assert transcript.at_sentence_end
 
 
 def test_captions_are_split() -> None:
@@ -134,7 +181,7 @@ def test_overlapping_words_do_not_make_overlapping_segments() -> None:
 def test_a_loop_at_the_edge_is_not_shown() -> None:
     transcript = Transcript()
     loop = words("home " * 30, 1.2, word_s=0.005, gap_s=0.0)
-    assert shown(transcript.partial([*words("we went home"), *loop], 2 * S)) == ([], " we went home")
+    assert shown(transcript.partial([*words("we went home"), *loop], int(1.5 * S))) == ([], " we went home")
 
 
 def test_a_cut_in_mid_word_leaves_a_running_start() -> None:
@@ -227,7 +274,7 @@ def test_a_window_that_ends_before_what_was_heard() -> None:
 
 def test_giving_up_completes_what_was_shown() -> None:
     transcript = Transcript()
-    transcript.partial(words("so we went"), 2 * S)
+    transcript.partial(words("so we went"), int(1.3 * S))
     assert shown(transcript.give_up()) == ([" so we went"], None)
     assert transcript.give_up() == NOTHING
 

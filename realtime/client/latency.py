@@ -43,11 +43,15 @@ class Recording:
 
 @dataclass(frozen=True)
 class WordTimes:
-    """When a word was first shown and when it was completed, on the client's clock; None: never."""
+    """When a word was first shown and when it was completed, on the client's clock; None: never.
+
+    `settled_s` is when a completed word stood in its place, be it the right one or another.
+    """
 
     word: GoldWord
     shown_s: float | None
     committed_s: float | None
+    settled_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,12 @@ def word_times(gold: Sequence[GoldWord], updates: Sequence[Update], due_s: Calla
     completed, committed_s = _completed_words(updates)
     pairs = align([word.text for word in gold], completed)
     final: list[float | None] = [None] * len(gold)
+    settled: list[float | None] = [None] * len(gold)
     for pair in pairs:
-        if pair.is_match and pair.reference is not None and pair.hypothesis is not None:
-            final[pair.reference] = committed_s[pair.hypothesis]
+        if pair.reference is not None and pair.hypothesis is not None:
+            settled[pair.reference] = committed_s[pair.hypothesis]
+            if pair.is_match:
+                final[pair.reference] = committed_s[pair.hypothesis]
     shown = list(final)
     reached = _reached(pairs, len(completed))
     starts_s = [due_s(word.start_s) for word in gold]
@@ -116,7 +123,7 @@ def word_times(gold: Sequence[GoldWord], updates: Sequence[Update], due_s: Calla
             if pair.is_match and pair.reference is not None:
                 place = first + pair.reference
                 shown[place] = _earliest(shown[place], update.at_s)
-    times = tuple(map(WordTimes, gold, shown, final))
+    times = tuple(map(WordTimes, gold, shown, final, settled))
     return StreamWords(
         times,
         count_errors(pairs),

@@ -21,7 +21,7 @@ from realtime.events import Cancel, Close, Decode, Event, SendSegments, SendWarn
 from realtime.messages import Segment
 from realtime.outbox import Outbox
 from realtime.protocol import Handshake
-from realtime.session import MAX_WINDOW_SAMPLES, Session, SessionLimits
+from realtime.session import MAX_WINDOW_SAMPLES, PARTIAL_INTERVAL_S, Session, SessionLimits
 from tests.fakes.engine import EnergyDetector, Hearing
 from tests.fakes.tones import word_number, word_text
 
@@ -41,7 +41,8 @@ class Plan:
     Chunks of `chunk_bytes` (in turn, over and over) come `pace` times faster than real time. A stall
     `{at_s: for_s}` lets no more audio come for `for_s` seconds once `at_s` seconds of it have come.
     END_OF_AUDIO follows `end_after_s` after the last chunk (None: never). `acts` happen at a time,
-    `blocked_s` are times (from, to) in which the peer reads nothing.
+    `blocked_s` are times (from, to) in which the peer reads nothing. The engine's load allows a partial
+    decode every `interval_s`.
     """
 
     chunk_bytes: Sequence[int] = (16_384,)
@@ -51,6 +52,7 @@ class Plan:
     acts: Sequence[tuple[float, Act]] = ()
     blocked_s: Sequence[tuple[float, float]] = ()
     stop_s: float = 1e6
+    interval_s: float = PARTIAL_INTERVAL_S
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Drive:
 
     def __init__(self, session: Session, audio: bytes, hearing: Hearing, plan: Plan) -> None:
         self.session = session
+        session.partial_interval_s = plan.interval_s
         self.hearing = hearing
         self.plan = plan
         self.now_s = 0.0

@@ -41,8 +41,12 @@ DEMO_INFO = ModelInfo("tones", 80, ("en", "es"), "cpu", "float32")
 SURELY_ENGLISH: DetectResult = (("en", 0.97), ("es", 0.03))
 LOUD_RMS = 0.004
 """A twentieth of a frame full of tone words."""
+GARBAGE_PROBABILITY = 0.4
+"""A model that hears nonsense is not sure of it."""
 LOOPED_WORDS = 40
 FILE_PAUSE_S = 0.5
+PARTIAL_INTERVAL_S = 0.5
+"""Between an idle engine and a busy one."""
 
 Looping = Callable[[int, WindowJob], bool]
 """(call number from 0, job): does the model repeat itself at the end of this window?"""
@@ -109,7 +113,10 @@ class Hearing:
         is_silent = not words
         if job.job_class is JobClass.PARTIAL and self._random.random() < habits.garbage:
             # Nonsense that never comes again: what two decodes agree on is no nonsense to anybody.
-            words = tuple(replace(word, text=f" noise{call}x{index}") for index, word in enumerate(words))
+            words = tuple(
+                replace(word, text=f" noise{call}x{index}", probability=GARBAGE_PROBABILITY)
+                for index, word in enumerate(words)
+            )
         if habits.flicker:
             words = tuple(_flickered(word, self._random) for word in words)
         if habits.jitter_s:
@@ -165,7 +172,8 @@ def _looping(words: Sequence[Word]) -> tuple[Word, ...]:
 class ScriptedEngine:
     """`engine.types.Engine` over a `Hearing`, one window at a time like a real one.
 
-    `sleep` spends the cost of a decode: on the real clock by default.
+    `sleep` spends the cost of a decode: on the real clock by default. What it says of its load, it says
+    because a test wants it: `partial_interval_s` and `max_streams` can be set at any time.
     """
 
     def __init__(
@@ -176,6 +184,8 @@ class ScriptedEngine:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.hearing = Hearing(habits)
+        self.partial_interval_s = PARTIAL_INTERVAL_S
+        self.max_streams: int | None = None
         self._info = info
         self._sleep = sleep
         self._turn = asyncio.Lock()
