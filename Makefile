@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test lint types format bench env-template clean
+.PHONY: help demo serve test lint types format bench bench-live bench-gpu simulate soak roofline env-template clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,11 +33,27 @@ format: $(VENV)/.dev  ## apply ruff's format and safe fixes
 bench: $(VENV)/.run  ## four live clients at once against the demo model: lateness, word errors
 	$(BIN)/python -m bench.live --clients 4 $(ARGS)
 
+bench-live: $(VENV)/.bench .venv-peer-server/.done  ## this server and WhisperLive side by side: streams, latency, CPU (45 minutes)
+	$(BIN)/python -m bench.side_by_side $(ARGS)
+
+bench-gpu: $(VENV)/.run  ## measure this machine's GPU: random weights in true shapes
+	@$(call install,.[cuda])
+	$(BIN)/python -m bench.gpu --output bench/results/gpu.json $(ARGS)
+
+simulate: $(VENV)/.run  ## live streams on modelled GPUs, in virtual time (7 minutes)
+	$(BIN)/python -m bench.simulate --gpu L40S,H100 --window-pad 10,30 $(ARGS)
+
+soak: $(VENV)/.run  ## two hours of streams in virtual time, 10000 sessions: nothing slower, nothing left (2 minutes)
+	$(BIN)/python -m bench.soak $(ARGS)
+
+roofline: $(VENV)/.run  ## physical limit of streams per GPU
+	$(BIN)/python -m bench.roofline $(ARGS)
+
 env-template: $(VENV)/.run  ## write .env.template from the settings table
 	$(BIN)/python -m engine.settings > .env.template
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .venv-peer .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peer .venv-peer-server .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.run: pyproject.toml
 	@$(call install,.)
@@ -45,6 +61,10 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	@$(call install,.[dev])
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: pyproject.toml
+	@$(call install,.[bench])
 	@touch $@ $(VENV)/.run
 
 define install
@@ -65,3 +85,13 @@ endef
 	    .venv-peer/bin/python -m pip install --quiet --disable-pip-version-check numpy scipy av websocket-client; then \
 		touch "$$(.venv-peer/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyaudio.py" $@; \
 	else echo "whisper-live could not be installed: the test of its client will be skipped"; fi
+
+# The peer of the side-by-side benchmark, in an environment of its own (1.5 GB with a CPU build of torch): its
+# server, installed without its dependencies (three speech engines and a GPU stack), plus what that server imports.
+.venv-peer-server/.done: bench/peer/requirements.txt
+	@rm -f $@
+	@$(PYTHON) -m venv .venv-peer-server
+	@.venv-peer-server/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peer/requirements.txt
+	@.venv-peer-server/bin/python -m pip install --quiet --disable-pip-version-check --no-deps whisper-live==0.10.0
+	@.venv-peer-server/bin/python -c 'import whisper_live.server'
+	@touch $@

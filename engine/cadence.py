@@ -50,8 +50,11 @@ MIN_PARTIAL_SHARE = 0.15
 FILE_SHARE = 0.1
 """What recordings may cost the partials. They take whatever gap they find, so counting all of it would slow
 partials down for the sake of work that can wait."""
-ACTIVE_S = 2.0
-"""A stream talks if it had a live job within this time, or within two intervals."""
+ACTIVE_S = 1.0
+ACTIVE_INTERVALS = 1.5
+"""A stream talks if it had a live job within ACTIVE_S or within so many intervals, whichever is longer. Whoever
+has just stopped must not count, or conversations slow each other down: with 2 s and 2 intervals, 58 of 96
+simulated streams talking got partials every 1.5 s where 1.25 s was possible."""
 MAX_TRACKED = 4_096
 """Talking streams that are kept track of; more than any server admits."""
 REFRESH_S = 0.25
@@ -153,7 +156,7 @@ class Cadence:
             return
         self._refreshed_s = now_s
         self._decay_shares(now_s)
-        self._forget(now_s - max(ACTIVE_S, 2 * self._interval_s))
+        self._forget(now_s - max(ACTIVE_S, ACTIVE_INTERVALS * self._interval_s))
         if self._streams:
             keys = Counter(key for _, key in self._streams.values())
             self._mix = [_Group(key, count, self._limit(key)) for key, count in keys.items()]

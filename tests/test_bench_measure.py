@@ -1,82 +1,100 @@
-"""bench.measure and bench.playlist: figures that can be checked by hand."""
+"""bench.measure, report and tables: figures that can be checked by hand."""
 
 from __future__ import annotations
 
-import asyncio
+import io
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
 import pytest
+from rich.console import Console
 
+from bench.clients import ClientPlan, RawStream
+from bench.expect import Expected
+from bench.load import LoadResult
 from bench.measure import (
     LATE_S,
     MAX_OWN_LATENESS_S,
-    SCHEMA,
     Spread,
     StreamFigures,
-    as_json,
-    failed_stream,
     measure_stream,
     spread,
     summarise,
 )
-from bench.playlist import GAP_S, make_playlists, play, start_times_s
+from bench.playlist import Piece, Playlist
+from bench.report import SCHEMA, document, load_section, machine_facts, result_path, write_document
+from bench.resources import ResourceUse
+from bench.server_metrics import Ledger, queue_figures
+from bench.stability import Churn
+from bench.tables import print_load
 from engine.wer import WordErrors
 from realtime.client.latency import GoldWord, Recording
-from realtime.client.measured import Streamed
-from realtime.client.messages import Segment, Update
 
-GOLD = tuple(GoldWord(word, n, n + 0.5) for n, word in enumerate(("good", "morning", "dear", "peter")))
-
-
-def streamed(*updates: Update, own_lateness_s: float = 0.0, error: str | None = None) -> Streamed:
-    return Streamed(
-        updates=updates,
-        text="",
-        start_s=100.0,
-        speed=1.0,
-        sent_samples=64_000,
-        blocked_s=0.1,
-        own_lateness_s=own_lateness_s,
-        finish_s=0.3,
-        violations=0,
-        error=error,
-    )
+WORDS = tuple(GoldWord(word, n, n + 0.5) for n, word in enumerate(("good", "morning", "dear", "peter")))
+SPOKEN = Recording(Path("r.wav"), "en", 4.0, "Good morning dear Peter", WORDS)
+PLAN = ClientPlan(
+    Playlist("client 0", "en", (Piece(0, SPOKEN, 0, 64_000, range(4)),), WORDS, tuple(("r", n) for n in range(4))),
+    1_024,
+)
 
 
-def update(at_s: float, completed: str = "", provisional: str = "") -> Update:
-    return Update(
-        (Segment(0, 1, completed, True),) if completed else (),
-        Segment(0, 1, provisional, False) if provisional else None,
-        at_s,
-    )
+def frame(at_s: float, completed: str = "", provisional: str = "") -> tuple[float, str]:
+    segments = [
+        {"start": "0.000", "end": "1.000", "text": text, "completed": done}
+        for text, done in ((completed, True), (provisional, False))
+        if text
+    ]
+    return at_s, json.dumps({"segments": segments})
 
 
-def measured(own_lateness_s: float = 0.0, error: str | None = None) -> StreamFigures:
-    return measure_stream(
-        "client 0",
-        GOLD,
-        streamed(
-            update(101.0, provisional="good"),
-            update(102.5, provisional="good morning"),
-            update(103.0, "good mourning dear"),
-            own_lateness_s=own_lateness_s,
-            error=error,
-        ),
-        4.0,
-    )
+FRAMES = (
+    frame(101.0, provisional="good"),
+    frame(102.5, provisional="good morning"),
+    frame(103.0, "good mourning dear"),
+)
+RAW = RawStream("client 0", FRAMES, start_s=100.0, sent_samples=64_000, blocked_s=0.1, finish_s=0.3)
+OFFLINE = Expected((True, True, True, False), 1)
+
+
+def measured(
+    own_lateness_s: float = 0.0, error: str | None = None, offline: Expected | None = OFFLINE
+) -> StreamFigures:
+    return measure_stream(PLAN, replace(RAW, own_lateness_s=own_lateness_s, error=error), offline)
 
 
 def test_a_stream_by_hand() -> None:
     figures = measured()
-    assert figures.coverage == 0.5
-    assert figures.errors == WordErrors(1, 1, 0, 4)
-    assert figures.missing_tail == 1
+    assert (figures.words, figures.shown, figures.final, figures.missing_tail) == (4, 3, 2, 1)
+    # "mourning" covers "morning", which was shown before; "peter" is not expected.
+    assert (figures.expected, figures.covered_shown, figures.covered_final) == (3, 3, 3)
+    assert (figures.errors, figures.offline_errors) == (WordErrors(1, 1, 0, 4), 1)
     # good ends at 100.5, morning at 101.5, dear at 102.5.
     assert figures.shown_after_s == pytest.approx((0.5, 1.0, 0.5))
     assert figures.final_after_s == pytest.approx((2.5, 0.5))
+    # Pauses of half a second: each word begins an utterance, the audio ends the only turn.
+    assert figures.first_partial_s[:3] == pytest.approx((1.0, 1.5, 1.0))
+    assert figures.first_partial_s[3:] == (None,)
+    assert figures.end_to_final_s == (None,)
+    assert figures.ttfs_s == pytest.approx((-0.5,))
+    assert figures.stability.normalised == Churn(1, 1, 3)
+    assert (figures.language, figures.chunk_ms, figures.audio_s) == ("en", 64.0, 4.0)
+
+
+def test_without_offline_transcripts_every_word_is_expected() -> None:
+    figures = measured(offline=None)
+    assert (figures.expected, figures.covered_shown, figures.covered_final, figures.offline_errors) == (4, 3, 3, None)
+    summary = summarise([figures, measured()])
+    assert (summary.offline_wer, summary.wer_gap) == (None, None)
+    assert summary.coverage_final == 6 / 7
+
+
+def test_a_word_that_was_shown_and_lost_is_covered_on_the_screen_only() -> None:
+    frames = (frame(101.0, provisional="good morning"), frame(103.0, "good dear peter"))
+    figures = measure_stream(PLAN, replace(RAW, frames=frames))
+    assert (figures.shown, figures.final) == (4, 3)
+    assert (figures.covered_shown, figures.covered_final) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -84,96 +102,114 @@ def test_a_stream_by_hand() -> None:
     [("good morning dear peter", 0), ("morning dear", 1), ("good", 3), ("", 4), ("peter", 0), ("bad", 4)],
 )
 def test_missing_tail(completed: str, tail: int) -> None:
-    assert measure_stream("c", GOLD, streamed(update(110, completed)), 4.0).missing_tail == tail
+    assert measure_stream(PLAN, replace(RAW, frames=(frame(110, completed),))).missing_tail == tail
 
 
-def test_a_stream_without_words_is_covered() -> None:
-    figures = measure_stream("c", (), streamed(), 4.0)
-    assert (figures.coverage, figures.missing_tail, figures.errors.rate) == (1.0, 0, 0.0)
+def test_what_the_server_said_explains_a_broken_stream() -> None:
+    full = replace(RAW, frames=((101.0, '{"status": "WAIT", "message": 1.0}'),), error="code 1013")
+    assert measure_stream(PLAN, full).error == "the server is full (try again in 1.0 min)"
+    assert measured(error="code 1006").error == "code 1006"
 
 
 def test_spread() -> None:
     assert spread([float(n) for n in range(1, 101)]) == Spread(100, 50.0, 95.0, 100.0)
+    assert spread([None, 2.0, None]) == Spread(1, 2.0, 2.0, 2.0, absent=2)
     assert spread([]) == Spread(0, None, None, None)
 
 
 def test_summary_pools_words_and_adds_errors() -> None:
-    summary = summarise([measured(), failed_stream("client 1", GOLD, 4.0, "the server is full")])
-    assert (summary.streams, summary.words, summary.audio_s) == (2, 8, 8.0)
-    assert summary.coverage == 0.25
-    assert summary.wer == 6 / 8
-    assert summary.missing_tail == 5
+    silent = measure_stream(PLAN, RawStream("client 1", error="no"), OFFLINE)
+    summary = summarise([measured(), silent])
+    assert (summary.streams, summary.words, summary.audio_s, summary.sent_samples) == (2, 8, 8.0, 64_000)
+    assert (summary.right_shown, summary.right_final) == (3 / 8, 2 / 8)
+    assert (summary.coverage_shown, summary.coverage_final) == (3 / 6, 3 / 6)
+    assert (summary.wer, summary.offline_wer, summary.wer_gap) == (6 / 8, 2 / 8, 4 / 8)
+    assert (summary.missing_tail, summary.broken) == (5, 1)
     assert (summary.final.n, summary.final.p50_s, summary.final.max_s) == pytest.approx((2, 0.5, 2.5))
-    assert summary.void_because == ("client 1: the server is full",)
+    assert (summary.end_to_final.n, summary.end_to_final.absent) == (0, 2)
+    assert summary.void_because == ("client 1: no",)
     assert not summary.is_valid
 
 
 def test_the_driver_may_be_late_by_its_limit_and_no_more() -> None:
-    assert summarise([measured(MAX_OWN_LATENESS_S)]).is_valid
+    in_time = summarise([measured(MAX_OWN_LATENESS_S)])
+    assert in_time.is_valid
+    assert not in_time.is_driver_late
     late = summarise([measured(), measured(MAX_OWN_LATENESS_S + 0.001)])
     assert late.void_because == ("the driver itself was 51 ms late (limit 50 ms)",)
+    assert late.is_driver_late
 
 
-def test_a_broken_stream_or_none_voids_the_run() -> None:
-    assert summarise([measured(error="broken")]).void_because == ("client 0: broken",)
+def test_a_run_without_streams_is_void() -> None:
     assert summarise([]).void_because == ("no stream was run",)
-
-
-def test_json() -> None:
-    figures = [measured()]
-    document = as_json(summarise(figures), figures, {"clients": 1})
-    json.dumps(document, allow_nan=False)
-    assert (document["schema"], document["conditions"]) == (SCHEMA, {"clients": 1})
-    assert document["summary"]["is_valid"] is True
-    assert document["summary"]["final"]["n"] == 2
-    assert document["streams"][0]["shown_after_s"]["n"] == 3
-    assert document["streams"][0]["wer"] == 0.5
-
-
-def recording(name: str, seconds: float) -> Recording:
-    return Recording(Path(name), "en", seconds, name, (GoldWord(name, 0.25, 0.5),))
-
-
-RECORDINGS = (recording("a", 1.0), recording("b", 2.0))
-
-
-def test_playlists_are_long_enough_repeatable_and_move_the_words() -> None:
-    lists = make_playlists(RECORDINGS, 3, 5.0, seed=7)
-    assert lists == make_playlists(RECORDINGS, 3, 5.0, seed=7)
-    assert lists != make_playlists(RECORDINGS, 3, 5.0, seed=8)
-    for playlist in lists:
-        durations = [item.duration_s for item in playlist.recordings]
-        assert playlist.audio_s == sum(durations) + GAP_S * (len(durations) - 1)
-        assert playlist.audio_s >= 5.0 > playlist.audio_s - durations[-1] - GAP_S
-        begins = [sum(durations[:n]) + n * GAP_S for n in range(len(durations))]
-        assert [word.start_s for word in playlist.words] == [begin + 0.25 for begin in begins]
-
-
-def test_playing_joins_the_recordings_with_silence() -> None:
-    audio = {item: np.full(int(item.duration_s * 16_000), n + 1, dtype=np.float32) for n, item in enumerate(RECORDINGS)}
-    (playlist,) = make_playlists(RECORDINGS, 1, 2.5, seed=1)
-
-    async def main() -> list[np.ndarray]:
-        return [chunk async for chunk in play(playlist, audio, 7_000)]
-
-    chunks = asyncio.run(main())
-    joined = np.concatenate(chunks)
-    assert joined.size == round(playlist.audio_s * 16_000)
-    assert all(chunk.size == 7_000 for chunk in chunks[:-1])
-    for item, word in zip(playlist.recordings, playlist.words, strict=True):
-        begin = round((word.start_s - 0.25) * 16_000)
-        assert np.array_equal(joined[begin : begin + audio[item].size], audio[item])
-
-
-def test_starts_are_staggered_and_jittered() -> None:
-    starts = start_times_s(4, 2.0, seed=1)
-    assert starts == start_times_s(4, 2.0, seed=1)
-    for number, start in enumerate(starts):
-        assert number * 0.5 <= start < (number + 1) * 0.5
-    assert start_times_s(3, 0.0, seed=1) == (0.0, 0.0, 0.0)
 
 
 def test_a_word_is_late_after_three_seconds_and_not_at_them() -> None:
     stream = replace(measured(), shown_after_s=(0.5, LATE_S, LATE_S + 0.001), final_after_s=(LATE_S,))
     summary = summarise([stream])
     assert (summary.shown_late, summary.final_late) == (1, 0)
+
+
+def load_result(*, is_known: bool = True) -> LoadResult:
+    streams = (measured(),)
+    metrics = {("stt_batch_size_sum", "job_class=final"): 6.0, ("stt_batch_size_count", "job_class=final"): 3.0}
+    return LoadResult(
+        summarise(streams),
+        streams,
+        5.0,
+        0.04,
+        ResourceUse(5.0, 1.0, 2**21, 7) if is_known else None,
+        queue_figures({}, metrics, 5.0) if is_known else None,
+        Ledger(64_000, 60_000, 4_000, 0, 0, 0) if is_known else None,
+    )
+
+
+def test_a_document_holds_everything_once() -> None:
+    made = document("live", {"clients": 1}, load_section(load_result()), command="python -m bench.live -n 1")
+    json.dumps(made, allow_nan=False)
+    assert (made["schema"], made["kind"], made["conditions"]) == (SCHEMA, "live", {"clients": 1})
+    results = made["results"]
+    assert results["summary"]["is_valid"] is True
+    assert results["summary"]["final"]["n"] == 2
+    assert results["summary"]["upwr"] == pytest.approx(1 / 3, abs=1e-6)
+    assert results["server"]["cpu_per_audio_s"] == 0.25
+    assert results["ledger"]["unaccounted"] == 0
+    assert results["queue"]["batch_size"] == {"final": 2.0}
+    (stream,) = results["streams"]
+    assert stream["shown_after_s"]["n"] == 3
+    assert stream["end_to_final_s"] == {"n": 0, "p50_s": None, "p95_s": None, "max_s": None, "absent": 1}
+    assert stream["wer"] == 0.5
+
+
+def test_what_was_not_measured_is_null() -> None:
+    results = load_section(load_result(is_known=False), with_streams=False)
+    assert (results["server"], results["queue"], results["ledger"]) == (None, None, None)
+    assert "streams" not in results
+
+
+def test_machine_facts_hold_no_path_and_no_name() -> None:
+    facts = machine_facts()
+    text = json.dumps(facts)
+    assert facts["cores"] >= 1
+    assert facts["packages"]["numpy"]
+    assert str(Path.cwd()) not in text
+    assert "/root" not in text
+
+
+def test_documents_are_named_by_kind_and_day(tmp_path: Path) -> None:
+    path = result_path("live", ".json", tmp_path / "new", datetime(2026, 1, 2, tzinfo=timezone.utc))
+    assert path.name == "live-2026-01-02.json"
+    write_document(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_tables_say_what_was_measured(is_known: bool) -> None:
+    text = io.StringIO()
+    print_load(load_result(is_known=is_known), Console(file=text, width=160))
+    shown = text.getvalue()
+    assert "word final, after its end" in shown
+    assert "UPWR 0.333" in shown
+    assert ("0.250 CPU s per audio s" in shown) is is_known
+    assert ("Queue, final: batch 2.00" in shown) is is_known
+    assert ("received 64000 = decoded 60000" in shown) is is_known

@@ -27,13 +27,7 @@ def settings_table() -> str:
     """The README's table of settings, from the one table in engine/settings.py."""
     lines = ["| variable | option | default | meaning |", "|---|---|---|---|"]
     for row in rows():
-        default = (
-            ""
-            if row.default is None
-            else f"`{row.default:g}`"
-            if isinstance(row.default, float)
-            else f"`{row.default}`"
-        )
+        default = f"`{row.default_text}`" if row.default_text else ""
         legal = f" ({row.legal})" if row.legal and not row.is_switch else ""
         flag = f"`{row.flags[0]}`" if row.flags else ""
         meaning = (row.help + legal).replace("|", "\\|")

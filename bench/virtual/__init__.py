@@ -1,0 +1,1 @@
+"""Live streams in virtual time: made-up speech, a modelled engine, and who watches what comes out."""
