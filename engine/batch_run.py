@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -19,13 +19,16 @@ from engine.batch_report import BatchReport
 from engine.cadence import Cadence
 from engine.clock import Clock
 from engine.cost_model import CostModel
-from engine.errors import EngineFailedError, EngineMemoryError, EngineRestartError, ServerError
+from engine.errors import EngineFailedError, EngineKilledError, EngineMemoryError, EngineRestartError, ServerError
 from engine.file_job import FileJob
-from engine.retries import Trials, judge
+from engine.retries import DEADLY, Trials, judge
 from engine.scheduler import Ticket
 from engine.types import Backend, BatchResult, JobClass, WindowJob
 
 __all__ = ["BatchRunner", "Counters", "WatchedBackend", "Work", "fail"]
+
+MAX_REMEMBERED = 1_024
+"""Streams whose windows met a dying engine and none that went well since; a death concerns one batch of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class BatchRunner:
         self._costs, self._limits, self._cadence = learners
         self._on_batch = on_batch
         self._again: deque[list[Work]] = deque()
+        self._trials: OrderedDict[str, Trials] = OrderedDict()
         self.counters = {job_class: Counters() for job_class in JobClass}
         self.n_batches = 0
         self.last_success_s: float | None = None
@@ -85,11 +89,16 @@ class BatchRunner:
         """The next batch that has to run again; empty if there is none."""
         return self._again.popleft() if self._again else []
 
+    def is_deadly(self, stream: str) -> bool:
+        """True if the engine died of this stream's windows and would again."""
+        return stream in self._trials and self._trials[stream].is_deadly
+
     async def run(self, batch: list[Work]) -> None:
         """Run a batch: windows of one key, or one step of a recording. Raises nothing but cancellation."""
         wanted = [work for work in batch if not work.future.done()]
         job_class = batch[0].ticket.job_class
         self.counters[job_class].superseded += len(batch) - len(wanted)
+        wanted = self._without_deadly(wanted)
         if not wanted:
             return
         began_s = self._clock.now_s()
@@ -104,6 +113,15 @@ class BatchRunner:
             self._settle(wanted, error)
             is_measured = is_measured and not isinstance(error, EngineRestartError)
         self._account(replace(report, took_s=self._clock.now_s() - began_s), wanted, is_measured)
+
+    def _without_deadly(self, batch: Sequence[Work]) -> list[Work]:
+        """Refuse jobs that were submitted before the engine died of their stream."""
+        for work in batch:
+            work.trials = self._trials.get(work.ticket.stream, work.trials)
+            if work.trials.is_deadly:
+                self.counters[work.ticket.job_class].failed += 1
+                fail(work.future, EngineKilledError(DEADLY))
+        return [work for work in batch if not work.trials.is_deadly]
 
     async def _call(self, batch: Sequence[Work], report: BatchReport) -> BatchReport:
         for work in batch:
@@ -126,6 +144,7 @@ class BatchRunner:
         if is_success:
             self.last_success_s = now_s
         for work, result in zip(batch, results, strict=True):
+            self._trials.pop(work.ticket.stream, None)
             counters = self.counters[work.ticket.job_class]
             if work.future.done():
                 counters.superseded += 1
@@ -144,6 +163,8 @@ class BatchRunner:
         else:
             verdict = judge(batch, error)
             given_up = verdict.given_up
+            if isinstance(error, EngineRestartError):
+                self._remember(batch)
             self._again.extendleft(reversed(verdict.again))
         level = logging.WARNING if isinstance(error, ServerError) else logging.ERROR
         _log.log(
@@ -162,6 +183,13 @@ class BatchRunner:
             else:
                 counters.failed += 1
                 fail(work.future, its_error)
+
+    def _remember(self, batch: Sequence[Work]) -> None:
+        for work in batch:
+            self._trials[work.ticket.stream] = work.trials
+            self._trials.move_to_end(work.ticket.stream)
+        while len(self._trials) > MAX_REMEMBERED:
+            self._trials.popitem(last=False)
 
     def _account(self, report: BatchReport, batch: Sequence[Work], is_measured: bool) -> None:
         self.n_batches += 1

@@ -202,7 +202,7 @@ class EngineMemoryError(EngineFailedError):
 
 
 class EngineKilledError(EngineFailedError):
-    """The engine process died over this window, alone and more than once: it must not be tried again."""
+    """The engine process died over this stream's audio, more than once and alone: it must not be tried again."""
 
     code = "engine_killed"
 

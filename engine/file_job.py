@@ -29,6 +29,7 @@ class FileJob:
         self._opened_at = 0
         self._resume_at = 0
         self._deaths = 0
+        self._is_closed = False
 
     async def step(self) -> list[FileSegment] | None:
         """Make one call; returns the segments it brought, None after the last.
@@ -53,6 +54,8 @@ class FileJob:
                 return None
             self._opened_at = self._resume_at
             self._handle = await self._backend.open_file(self._samples[self._opened_at :], self._options)
+            if self._is_closed:
+                await self.close()  # whoever wanted it has left meanwhile
             return []
         segments = await self._backend.next_segments(self._handle)
         if not segments:
@@ -66,6 +69,7 @@ class FileJob:
 
     async def close(self) -> None:
         """Let the child forget the recording."""
+        self._is_closed = True
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(EngineRestartError, EngineFailedError):

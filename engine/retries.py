@@ -7,8 +7,9 @@ no job ever fails for its neighbour in a batch.
   costs ten more calls, all but the last of them smaller.
 - Out of memory: the same, and a job that does not fit alone gets a second chance, since memory may have
   been short for a moment.
-- The engine process died: each job runs again alone. One that sees a second death is its cause; the
-  neighbours have lost time only, and a poisonous job costs MAX_DEATHS processes.
+- The engine process died: each job runs again alone. One that sees a second death, alone, is its cause; the
+  neighbours have lost time only. What a job has been through goes over to the next job of its stream, which has
+  the same audio in it: otherwise a partial and the final behind it would cost MAX_DEATHS processes each.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from typing import Generic, Protocol, TypeVar
 from engine.errors import EngineFailedError, EngineKilledError, EngineMemoryError, EngineRestartError
 from engine.file_job import MAX_DEATHS
 
-__all__ = ["MAX_MEMORY_ERRORS", "Trials", "Verdict", "judge"]
+__all__ = ["DEADLY", "MAX_MEMORY_ERRORS", "Trials", "Verdict", "judge"]
 
+DEADLY = f"the engine died {MAX_DEATHS} times over this stream"
 MAX_MEMORY_ERRORS = 2
 """A job that ran out of memory this often, alone, does not fit."""
 
 
 @dataclass
 class Trials:
-    """What a job has been through."""
+    """What a job has been through, and the jobs of its stream before it since the last that went well."""
 
     deaths: int = 0
+    is_deadly: bool = False
+    """Given up because the engine died of it."""
     memory_errors: int = 0
     """Counted when it was alone."""
 
@@ -75,8 +79,9 @@ def _after_death(batch: Sequence[_Job]) -> Verdict[_Job]:
     verdict: Verdict[_Job] = Verdict()
     for job in batch:
         job.trials.deaths += 1
-        if job.trials.deaths < MAX_DEATHS:
+        if len(batch) > 1 or job.trials.deaths < MAX_DEATHS:
             verdict.again.append([job])
         else:
-            verdict.given_up.append((job, EngineKilledError(f"the engine died {MAX_DEATHS} times over this window")))
+            job.trials.is_deadly = True
+            verdict.given_up.append((job, EngineKilledError(DEADLY)))
     return verdict

@@ -1,8 +1,8 @@
 """The engine as sessions and file jobs see it: submit a window or a recording, await its words.
 
 One task takes batches from the scheduler and runs them over the backend one after the other, so at
-most one call is inside the model and a final waits for no more than that. Jobs of a batch that failed, or
-whose engine process died, run again before anything else, in smaller batches. Knows no process, no
+most one call is inside the model and a final waits for no more than that, unless a batch failed: its jobs, or
+those whose engine process died, run again before anything else, in smaller batches. Knows no process, no
 pipe and no socket.
 
 Invariants: every submitted job ends, by its result, its own error, SupersededError or
@@ -23,8 +23,9 @@ from engine.batching import BatchKey, batch_key
 from engine.cadence import Cadence
 from engine.clock import Clock
 from engine.cost_model import CostModel
-from engine.errors import AtCapacityError, BadInputError, DrainingError
+from engine.errors import AtCapacityError, BadInputError, DrainingError, EngineKilledError
 from engine.file_job import FileJob
+from engine.retries import DEADLY
 from engine.scheduler import Scheduler, SupersededError, Ticket
 from engine.types import (
     SAMPLE_RATE_HZ,
@@ -191,10 +192,13 @@ class EngineService:
         """Decode one window; survives restarts of the engine child.
 
         Raises SupersededError if a newer job of the stream made this PARTIAL pointless, BadInputError
-        for what the model cannot take, EngineFailedError if the window cannot be decoded,
+        for what the model cannot take, EngineFailedError if the window cannot be decoded (EngineKilledError: nor
+        anything else of this stream, of which the engine dies),
         AtCapacityError or DrainingError if it is not let in.
         """
         check_job(job, self.info)
+        if self._batches.is_deadly(job.stream):
+            raise EngineKilledError(DEADLY)
         key, now_s = batch_key(job, self.info), self._clock.now_s()
         if job.job_class is not JobClass.FILE:
             self._cadence.seen(job.stream, key, now_s)

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         None,
         "MAX_CLIENTS",
         ("--max-clients", "--max_clients"),
-        "streams at once; more get WAIT; auto: as many as the machine was measured to keep up with",
+        "streams at once, at most (auto: 512); what the machine was measured to keep up with counts too; more get WAIT",
         may_be_auto=True,
         ge=1,
         le=10_000,

@@ -18,8 +18,12 @@ __all__ = ["MAX_AUTO_STREAMS", "Admission", "Capacity", "Slot"]
 MAX_AUTO_STREAMS = 512
 """Without a number from the operator: half of the 1024 sockets that a process usually gets, and 1 GiB at
 the 2 MiB that a stream with a full backlog and its socket's queues take."""
+UNMEASURED_STREAMS = 64
+"""While nothing was measured: after a restart everybody comes back at once, and who is in stays in."""
 MIN_WAIT_MINUTES = 0.1
-PLACES = "places"
+MAX_LOAD_WAIT_MINUTES = 1.0
+"""The serving process may have room again without anybody's leaving: its load is an average of 10 s."""
+PLACES, ENGINE, PROCESS = "places", "the engine", "the serving process"
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,6 @@ class Capacity:
         return f"{self.limited_by} keeps up with {self.streams} streams at present"
 
 
-def _unknown() -> None:
-    return None
-
-
 class Admission:
     """Counts slots; refuses with AtCapacityError (`wait_minutes` tells for how long)."""
 
@@ -56,10 +56,10 @@ class Admission:
         self,
         max_clients: int | None,
         max_connection_time_s: float | None,
-        engine_streams: Callable[[], int | None] = _unknown,
+        engine_streams: Callable[[], int | None] | None = None,
         load: Load | None = None,
     ) -> None:
-        """`max_clients` None: MAX_AUTO_STREAMS. `engine_streams`: how many the engine keeps up with, if known."""
+        """`max_clients` None: MAX_AUTO_STREAMS. `engine_streams`: how many the engine keeps up with, or None yet."""
         self.max_clients = max_clients
         self._limit_s = max_connection_time_s
         self._engine_streams = engine_streams
@@ -82,18 +82,13 @@ class Admission:
     @property
     def capacity(self) -> Capacity:
         """What may be taken at present; below `n_active` if there is too much already."""
-        measured = {
-            "the engine": self._engine_streams(),
-            "the serving process": self._load.max_streams if self._load else None,
-        }
+        measured: dict[str, int | None] = {PROCESS: self._load.max_streams if self._load else None}
+        if self._engine_streams is not None:
+            found_out = self._engine_streams()
+            measured[ENGINE] = UNMEASURED_STREAMS if found_out is None else found_out
         found = [Capacity(self.ceiling, PLACES)]
         found += [Capacity(max(MIN_STREAMS, most), name) for name, most in measured.items() if most is not None]
         return min(found, key=lambda capacity: capacity.streams)
-
-    @property
-    def is_full(self) -> bool:
-        """True if the next peer would have to wait."""
-        return self.n_active >= self.capacity.streams
 
     def close(self) -> None:
         """Admit nobody any more."""
@@ -128,7 +123,8 @@ class Admission:
     def wait_minutes(self, now_s: float) -> float:
         """Minutes until a slot is likely free, by how often places became free; see `realtime.departures`."""
         # More than one has to leave if there are more streams than keep up with each other.
-        n_leaving = self.n_active - self.capacity.streams + 1
+        capacity = self.capacity
+        n_leaving = self.n_active - capacity.streams + 1
         if n_leaving <= 0:
             return MIN_WAIT_MINUTES
         self._departures.advance(now_s, self.n_active)
@@ -136,4 +132,6 @@ class Admission:
         if self._limit_s is not None:
             oldest_first = list(self._slots.values())
             wait_s = min(wait_s, oldest_first[n_leaving - 1].since_s + self._limit_s - now_s)
+        if capacity.limited_by == PROCESS:
+            wait_s = min(wait_s, MAX_LOAD_WAIT_MINUTES * 60)
         return max(MIN_WAIT_MINUTES, wait_s / 60)

@@ -1,8 +1,9 @@
 """From speech probabilities to windows of audio worth decoding (endpointing).
 
 A window opens at the first frame that is speech, some padding earlier, and closes when silence
-has lasted long enough, some padding later. Everything is a function of the frames alone, so any
-chunking and any pacing of the same audio gives the same windows.
+has lasted long enough, some padding later; less silence is enough where the text is known to end a sentence.
+But for that, everything is a function of the frames alone, so any chunking and any pacing of the same audio
+gives the same windows.
 
 Gated (`use_vad`): audio between windows is judged silent and need not be decoded. Not gated:
 windows touch each other, so that every sample is decoded and the detector only chooses where to cut.
@@ -53,10 +54,6 @@ class Window:
     last_speech: int = 0
     speech: int = 0
     is_cut: bool = False
-
-    def speech_share(self, end: int) -> float:
-        """How much of the window up to sample `end` was speech, at most: 0 to 1."""
-        return min(1.0, self.speech / max(1, end - self.start))
 
     def hear(self, frame_end: int) -> None:
         """The frame that ends at sample `frame_end` was speech."""

@@ -11,10 +11,10 @@ __all__ = ["timed_words"]
 
 HALLUCINATION_LOGPROB = -1.0
 """Below this mean log-probability (OpenAI's threshold) a window that sounds like no speech is dropped."""
-LITTLE_SPEECH = 0.2
+MIN_PHRASE_SAMPLES = int(0.25 * SAMPLE_RATE_HZ)
 LOW_PROBABILITY = 0.5
-"""A subtitler's phrase counts only if more of the window than LITTLE_SPEECH was speech, and the model
-believes its words more than this on average."""
+"""A subtitler's phrase counts only if MIN_PHRASE_SAMPLES of the window were speech, less than it takes to say the
+shortest of them, and the model believes its words at least this much on average."""
 SILENCE_PHRASES = frozenset(
     normalised(phrase)
     for phrase in (
@@ -42,13 +42,13 @@ SILENCE_PHRASES = frozenset(
 
 
 def timed_words(
-    result: WindowResult, start: int, end: int, no_speech_thresh: float, speech_share: float = 1.0
+    result: WindowResult, start: int, end: int, no_speech_thresh: float, n_speech_samples: int
 ) -> list[TimedWord]:
     """The words of a window [start, end) in samples; none if it is no speech, or nothing but punctuation.
 
-    `speech_share`: how much of the window the voice activity detector took for speech, 0 to 1.
+    `n_speech_samples`: how much of the window the voice activity detector took for speech.
     """
-    if _is_unlikely(result, no_speech_thresh) or _is_phrase_of_silence(result, speech_share):
+    if _is_unlikely(result, no_speech_thresh) or _is_phrase_of_silence(result, n_speech_samples):
         return []
     return [
         TimedWord(
@@ -68,7 +68,7 @@ def _is_unlikely(result: WindowResult, no_speech_thresh: float) -> bool:
     return is_unlikely or not any(normalised(word.text) for word in result.words)
 
 
-def _is_phrase_of_silence(result: WindowResult, speech_share: float) -> bool:
+def _is_phrase_of_silence(result: WindowResult, n_speech_samples: int) -> bool:
     text = normalised("".join(word.text for word in result.words))
-    is_doubtful = speech_share < LITTLE_SPEECH or fmean(word.probability for word in result.words) < LOW_PROBABILITY
-    return is_doubtful and text in SILENCE_PHRASES
+    mean = fmean(word.probability for word in result.words)
+    return (n_speech_samples < MIN_PHRASE_SAMPLES or mean < LOW_PROBABILITY) and text in SILENCE_PHRASES

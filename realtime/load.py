@@ -18,11 +18,13 @@ from collections.abc import Callable, Mapping
 __all__ = ["AVERAGE_S", "MAX_LATE_S", "MAX_SHARE", "MIN_STREAMS", "Load"]
 
 AVERAGE_S = 10.0
-"""Over this long: a garbage collection or a burst of handshakes is no load, a minute of stutter is."""
+"""Over this long: a garbage collection is no load, a minute of stutter is."""
 MAX_SHARE = 0.85
 """Beyond it queues build up: at 85 % of what can be served, six wait on average where one is served."""
 MAX_LATE_S = 0.1
 """Timers later than this on average: text is as late, and audio waits in sockets."""
+MAX_COUNTED_S = 0.3
+"""What a single timer counts at most: the process stood still, for whatever reason, and goes on."""
 MIN_STREAMS = 4
 """Fewer are never refused for what was measured: the first streams pay for caches and one bad second."""
 
@@ -58,7 +60,8 @@ class Load:
         """A timer of the serving loop was late by so much; call about once a second."""
         weight = 1.0 - math.exp(-max(0.0, now_s - self._late_at_s) / AVERAGE_S)
         self._late_at_s = now_s
-        self._late_s += weight * (late_s - self._late_s)
+        # One long stop is a hiccup; it is timers that are late again and again that count.
+        self._late_s += weight * (min(late_s, MAX_COUNTED_S) - self._late_s)
 
     @property
     def late_s(self) -> float:

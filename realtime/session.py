@@ -310,8 +310,8 @@ class Session:
     # Results
 
     def _decoded(self, pending: _Pending, result: WindowResult) -> None:
-        speech = 1.0 if self._window is None else self._window.speech_share(pending.end)
-        words = timed_words(result, pending.start, pending.end, self.handshake.no_speech_thresh, speech)
+        n_speech = 0 if self._window is None else self._window.speech
+        words = timed_words(result, pending.start, pending.end, self.handshake.no_speech_thresh, n_speech)
         is_final = pending.job_class is JobClass.FINAL
         window_s = (pending.end - pending.start) / SAMPLE_RATE_HZ
         found = self._language.observe(result, window_s, has_words=bool(words), final=is_final)
@@ -319,6 +319,8 @@ class Session:
             self._events.append(SendLanguage(*found))
         if is_loop(result):
             self._transcript.forget_context()
+            if not is_final:
+                return  # the next partial will know better; what is kept is tried again by the engine
         if self._language.code is not None or is_final:
             self._shown_until = max(self._shown_until, pending.end)
             self._publish(self._take_words(pending, words))
@@ -357,6 +359,9 @@ class Session:
         if pending.job_class is JobClass.FINAL and not pending.forced:
             self._intake.window_done(pending.end)
             self._window = None
+        if isinstance(error, EngineKilledError):
+            # Whatever of this stream is deadly, others share the engine.
+            self._end(error)
 
     # Messages out
 

@@ -135,12 +135,14 @@ def stable_prefix(
 ) -> int:
     """How many words at the beginning of `current`, a hypothesis for audio up to sample `end`, will stay.
 
-    Words that both hypotheses have up to sample `edge`, and behind them those of which the model is sure;
-    never the last word.
+    Words that both hypotheses have up to sample `edge`, and behind them those of which the model is sure
+    and that the hypothesis before does not contradict; never the last word.
     """
     count = agreed_prefix(previous, current, edge, rate_hz)
     limit = end - SURE_MARGIN_S * rate_hz
     for word in current[count:-1]:
+        if count < len(previous) and normalised(previous[count].text) != normalised(word.text):
+            break
         if word.probability < SURE_PROBABILITY or word.end > limit or not _has_time(word, rate_hz):
             break
         count += 1

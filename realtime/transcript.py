@@ -141,7 +141,8 @@ class Transcript:
             n_sure, following = len(fresh), end
         completed = self._complete(fresh[:n_sure])
         self._hypothesis = fresh[n_sure:]
-        self._shown = self._hypothesis
+        is_held = not completed and shrinks_too_much(self._shown, fresh)
+        self._shown = self._shown[:-MAX_SHRINK_WORDS] if is_held else self._hypothesis
         if completed and following - fresh[n_sure - 1].end < SPLIT_GAP_SAMPLES:
             self._leave_behind(fresh[:n_sure], self._hypothesis[:1])
         else:
@@ -156,8 +157,8 @@ class Transcript:
         return update
 
     def give_up(self) -> Update:
-        """No further decode will come: complete the words last shown."""
-        completed = self._complete(self._hypothesis)
+        """No further decode will come: complete the words last heard, or last shown if those are more."""
+        completed = self._complete(max(self._hypothesis, self._shown, key=len))
         self._hypothesis, self._shown = [], ()
         return Update(completed, None)
 

@@ -95,10 +95,5 @@ def test_time_is_read_in_one_place() -> None:
     skins = ("admission", "departures", "load", "meter", "notices", "status")
     scheduling = ("scheduler", "batching", "batch_limits", "cadence", "cost_model", "retries", "window_decode")
     pure = [f"realtime/{name}.py" for name in (*live, *skins)] + [f"engine/{name}.py" for name in scheduling]
-    touching = [
-        name
-        for name in pure
-        for _, module in imports(ROOT / name)
-        if module in ("time", "asyncio")
-    ]
+    touching = [name for name in pure for _, module in imports(ROOT / name) if module in ("time", "asyncio")]
     assert touching == []

@@ -329,6 +329,19 @@ def test_a_step_that_fails_ends_its_recording_alone() -> None:
     drive(body)
 
 
+def test_a_reader_that_leaves_while_the_recording_is_opened_frees_it() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        with backend.hold("open_file"):
+            task = asyncio.create_task(collect(service, 4.0))
+            await backend.entered("open_file")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await service.transcribe_window(job())
+        assert backend.held == 0
+
+    drive(body)
+
+
 def test_a_reader_that_leaves_early_frees_the_recording() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
         iterator = service.transcribe_file(audio(10.0), FileOptions())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.batch_limits import PROBE_AFTER
-from engine.errors import AtCapacityError, EngineFailedError, EngineMemoryError
+from engine.errors import AtCapacityError, EngineFailedError, EngineKilledError, EngineMemoryError
 from engine.restarts import MAX_RESTARTS
 from engine.service import BatchReport, EngineService
 from engine.types import JobClass, WindowJob, WindowResult
@@ -186,6 +186,40 @@ def test_a_suspect_that_nobody_waits_for_any_more_does_not_run() -> None:
         assert backend.batch_streams() == [["0", "1", "2"], ["0"], ["2"]]
         assert backend.restarts == 1
         assert service.stats().classes[PARTIAL].superseded == 1
+
+    drive(body)
+
+
+def test_the_deaths_of_a_partial_count_for_the_final_behind_it() -> None:
+    """They hold the same audio: a partial that is cancelled by its final must not cost two processes more."""
+
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        backend.kills(is_of(1))
+        with backend.hold("transcribe"):
+            partial = submit(service, job(200, PARTIAL, stream="1"))
+            await backend.entered("transcribe")
+            final = submit(service, job(210, JobClass.FINAL, stream="1"))
+            await asyncio.sleep(0)
+            partial.cancel()
+        with pytest.raises(EngineKilledError):
+            await final
+        assert backend.restarts == 2
+        with pytest.raises(EngineKilledError):
+            await service.transcribe_window(job(220, stream="1"))
+        assert backend.restarts == 2, "nothing of this stream is tried again"
+        neighbour = job(200, stream="2")
+        assert await service.transcribe_window(neighbour) == backend.alone(neighbour)
+
+    drive(body)
+
+
+def test_a_window_that_goes_well_clears_its_stream() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        for _ in range(3):
+            backend.crash_at(len(backend.calls) + 1)
+            each = job(200, stream="1")
+            assert await service.transcribe_window(each) == backend.alone(each)
+        assert backend.restarts == 3
 
     drive(body)
 

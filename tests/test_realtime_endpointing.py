@@ -28,7 +28,6 @@ def run(endpointer: Endpointer, probabilities: str | list[float]) -> list[Window
 def test_a_word_between_silences() -> None:
     [window] = run(Endpointer(GATED), "....." + "sss" + ".....")
     assert window == Window(3 * FRAME, 10 * FRAME, last_speech=8 * FRAME, speech=3 * FRAME)
-    assert window.speech_share(9 * FRAME) == 0.5
 
 
 def test_a_window_opens_at_the_first_frame_of_speech() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.types import SAMPLE_RATE_HZ as S
 from engine.types import WindowResult, Word
-from realtime.hypothesis import HALLUCINATION_LOGPROB, LITTLE_SPEECH, LOW_PROBABILITY, timed_words
+from realtime.hypothesis import HALLUCINATION_LOGPROB, LOW_PROBABILITY, MIN_PHRASE_SAMPLES, timed_words
 
 
 def result(
@@ -17,7 +17,7 @@ def result(
 
 
 def test_words_get_their_place_on_the_sample_clock_and_stay_in_the_window() -> None:
-    words = timed_words(result(" so", " it", " goes"), 10 * S, 12 * S, 0.45)
+    words = timed_words(result(" so", " it", " goes"), 10 * S, 12 * S, 0.45, S)
     assert [(word.text, word.start, word.end) for word in words] == [
         (" so", 10 * S, int(10.5 * S)),
         (" it", 11 * S, int(11.5 * S)),
@@ -33,12 +33,12 @@ def test_only_what_is_both_unlikely_and_silent_is_dropped(
     avg_logprob: float, no_speech_prob: float, is_kept: bool
 ) -> None:
     found = result(" thanks", avg_logprob=avg_logprob, no_speech_prob=no_speech_prob)
-    assert bool(timed_words(found, 0, S, 0.45)) is is_kept
+    assert bool(timed_words(found, 0, S, 0.45, S)) is is_kept
 
 
 def test_punctuation_alone_is_noise_and_beside_words_it_stays() -> None:
-    assert timed_words(result(".", " ..."), 0, 3 * S, 0.45) == []
-    assert [word.text for word in timed_words(result(" yes", " ...", " "), 0, 4 * S, 0.45)] == [" yes", " ..."]
+    assert timed_words(result(".", " ..."), 0, 3 * S, 0.45, S) == []
+    assert [word.text for word in timed_words(result(" yes", " ...", " "), 0, 4 * S, 0.45, S)] == [" yes", " ..."]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_punctuation_alone_is_noise_and_beside_words_it_stays() -> None:
 )
 def test_what_whisper_says_of_silence_counts_only_if_somebody_spoke(text: str) -> None:
     sure = result(text)
-    assert timed_words(sure, 0, S, 0.45, LITTLE_SPEECH)
-    assert not timed_words(sure, 0, S, 0.45, LITTLE_SPEECH - 0.01)
-    assert timed_words(result(text, probability=LOW_PROBABILITY), 0, S, 0.45)
-    assert not timed_words(result(text, probability=LOW_PROBABILITY - 0.01), 0, S, 0.45)
-    assert timed_words(result(" So,", text, probability=0.1), 0, S, 0.45), "only the whole text is a phrase"
+    assert timed_words(sure, 0, 9 * S, 0.45, MIN_PHRASE_SAMPLES)
+    assert not timed_words(sure, 0, 9 * S, 0.45, MIN_PHRASE_SAMPLES - 1)
+    assert timed_words(result(text, probability=LOW_PROBABILITY), 0, S, 0.45, S)
+    assert not timed_words(result(text, probability=LOW_PROBABILITY - 0.01), 0, S, 0.45, S)
+    assert timed_words(result(" So,", text, probability=0.1), 0, S, 0.45, S), "only the whole text is a phrase"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.departures import N_BUCKETS, WINDOW_S, Departures
-from realtime.load import AVERAGE_S, MAX_LATE_S, MAX_SHARE, MIN_STREAMS, Load
+from realtime.load import AVERAGE_S, MAX_COUNTED_S, MAX_LATE_S, MAX_SHARE, MIN_STREAMS, Load
 
 
 class Counter:
@@ -87,8 +87,11 @@ def test_a_starved_process_has_no_room_though_it_is_never_busy() -> None:
 def test_one_late_timer_is_a_hiccup() -> None:
     load = Load({"loop": Counter()}, 0.0)
     load.sample(1.0, 9)
-    load.timer_fired(1.0, 1.0)
-    assert load.late_s == pytest.approx(0.095, abs=0.001) and load.max_streams is None
+    load.timer_fired(1.0, 30.0)
+    assert load.late_s == pytest.approx(0.095 * MAX_COUNTED_S, abs=0.001) and load.max_streams is None
+    for second in range(2, 12):
+        load.timer_fired(float(second), MAX_COUNTED_S)
+    assert load.max_streams is not None, "again and again is no hiccup"
 
 
 def test_what_an_empty_server_costs_is_not_what_a_stream_costs() -> None:

@@ -91,22 +91,33 @@ def test_partials_that_fail_cost_nothing() -> None:
     assert len(run.windows_s) < 25
 
 
-def test_audio_that_kills_the_engine_is_never_decoded_again() -> None:
-    """A word whose windows are deadly costs its own stretch of audio: every further try would cost a process."""
+def test_audio_that_kills_the_engine_is_never_decoded_again_and_ends_the_stream() -> None:
+    """Every further try would cost a process that others share; what was decoded before is delivered."""
     deadly: list[WindowJob] = []
 
     def kills(call: int, job: WindowJob) -> EngineKilledError | None:
-        if not any(word.text == word_text(13) for word in read_words(job.mel)):
+        if not deadly and not any(word.text == word_text(13) for word in read_words(job.mel)):
             return None
         deadly.append(job)
-        return EngineKilledError("x")
+        return EngineKilledError("the engine died of it")
 
     run = say([1, 2, 3, 4, 13, 5, 6, 7], habits=Habits(fails=kills), pauses_s=(0.1, 0.1, 0.1, 0.9, 0.9))
-    assert len(deadly) == 1
-    assert deadly[0].job_class is JobClass.PARTIAL
-    assert [number for number in run.said if number != 13] == [1, 2, 3, 4, 5, 6, 7]
-    assert len(run.warnings) == 1
+    assert len([job for job in deadly if job.job_class is JobClass.PARTIAL]) == 1
+    assert run.said == [1, 2, 3, 4]
+    assert closed(run) == Close(1011, "the engine died of it")
+    assert run.warnings
     assert run.session.ledger.refused > 0
+
+
+def test_a_partial_in_which_the_model_repeats_itself_is_not_shown() -> None:
+    session = new_session()
+    audio, _ = talk([1, 2, 3, 4])
+    session.receive_audio(audio[: 5 * S], 0.0)
+    [partial] = session.take_events()
+    assert isinstance(partial, Decode)
+    loop = [Word(" no", 0.1 * n, 0.1 * n + 0.09, 0.99) for n in range(8)]
+    session.result(partial.job_id, heard(*loop, compression_ratio=2.5), 1.0)
+    assert session.take_events() == []
 
 
 @BOTH

@@ -100,6 +100,8 @@ def test_words_of_which_the_model_is_sure_need_no_second_hypothesis() -> None:
     doubtful = [*sure[:1], *words("we go home now", 0.4, probability=SURE_PROBABILITY - 0.01)]
     assert stable_prefix([], doubtful, far, far, RATE_HZ) == 1
     assert stable_prefix(words("so we"), doubtful, far, far, RATE_HZ) == 2, "agreed words come before sure ones"
+    other = words("so they go home now")
+    assert stable_prefix(other, sure, far, far, RATE_HZ) == 1, "the hypothesis before it says something else"
     timeless = words("so we go", word_s=0.01, gap_s=0.5, probability=1.0)
     assert stable_prefix([], timeless, far, far, RATE_HZ) == 0
 

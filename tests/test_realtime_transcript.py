@@ -323,3 +323,16 @@ def test_whatever_the_engine_says_the_promises_hold(data: st.DataObject) -> None
             provisional = provisional if keeps else update.provisional
         if update.provisional is not None:
             assert update.provisional.start_ms >= last_end_ms
+
+
+def test_giving_up_completes_what_was_shown_even_if_the_last_hypothesis_lost_it() -> None:
+    transcript = Transcript()
+    transcript.partial(words("so we went home and slept"), int(2.5 * S))
+    transcript.partial([], 3 * S)
+    assert shown(transcript.give_up()) == ([" so we went home"], None)
+
+
+def test_a_forced_cut_without_agreement_takes_back_two_words_at_most() -> None:
+    transcript = Transcript()
+    transcript.partial(words("so we went home and slept", 13.5), int(16.5 * S))
+    assert shown(transcript.forced(words("so", 13.5), 13 * S, 15 * S)) == ([], " so we went home")
