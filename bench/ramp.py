@@ -168,24 +168,11 @@ def step_line(server: str, step: Step) -> str:
 
 
 def print_ramp(made: Ramp, console: Console) -> None:
-    """A row per size."""
-    table = plain_table(
-        (
-            made.server,
-            "shown p50",
-            "p95",
-            "covered %",
-            "final p50",
-            "p95",
-            "covered %",
-            "WER %",
-            "CPU/audio",
-            "cores",
-            "driver ms",
-        )
-    )
+    """A row per size, narrow enough for 80 columns."""
+    table = plain_table(("N", "shown 50%", "95%", "cov", "final 50%", "95%", "cov", "WER", "CPU", "cores", "late"))
     for step in made.steps:
-        table.add_row(f"{step.clients} streams", *_cells(step.result))
+        table.add_row(str(step.clients), *_cells(step.result))
+    console.print(f"{made.server}: N streams, seconds; covered %, word errors %, CPU s per audio s, driver late ms (void: over 50)")
     console.print(table)
     found = ", ".join(f"{criterion} {clients}" for criterion, clients in made.best.items())
     console.print(
@@ -259,7 +246,7 @@ def _is_good(summary: Summary, p95_s: float | None, coverage: float) -> bool:
 
 def _cells(result: LoadResult | None) -> list[str]:
     if result is None:
-        return ["driver late", *["-"] * 9]
+        return ["void", *["-"] * 9]
     summary = result.summary
     return [
         *map(number, (summary.shown.p50_s, summary.shown.p95_s)),

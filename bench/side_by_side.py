@@ -72,7 +72,7 @@ def compare(own: Ramp, others: Sequence[Ramp]) -> tuple[Ratio, ...]:
     cost, server = min(costs, default=(None, None))
     ours_cost = _cpu(own)
     ratio = cost / ours_cost if cost is not None and ours_cost else None
-    ratios.append(Ratio(f"CPU s per audio s at {CPU_CLIENTS} streams", ours_cost, cost, server, ratio))
+    ratios.append(Ratio(f"CPU s per audio s at {CPU_CLIENTS}", ours_cost, cost, server, ratio))
     return tuple(ratios)
 
 
@@ -188,7 +188,7 @@ def _cpu(made: Ramp) -> float | None:
 
 
 def _print_ratios(ratios: Sequence[Ratio], console: Console) -> None:
-    table = plain_table(("", "ours", "best peer", "ratio", "which"))
+    table = plain_table(("", "ours", "peer", "ratio", "the peer's best"))
     for ratio in ratios:
         digits = 3 if "CPU" in ratio.measure else 0
         cells = (number(ratio.ours, digits), number(ratio.peers, digits), number(ratio.ratio, 1))
