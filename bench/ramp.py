@@ -172,7 +172,7 @@ def print_ramp(made: Ramp, console: Console) -> None:
     table = plain_table(("N", "shown 50%", "95%", "cov", "final 50%", "95%", "cov", "WER", "CPU", "cores", "late"))
     for step in made.steps:
         table.add_row(str(step.clients), *_cells(step.result))
-    console.print(f"{made.server}: N streams, seconds; covered %, word errors %, CPU s per audio s, driver late ms (void: over 50)")
+    console.print(f"{made.server}: N streams, seconds; covered and WER in %; CPU s per audio s; driver late, ms")
     console.print(table)
     found = ", ".join(f"{criterion} {clients}" for criterion, clients in made.best.items())
     console.print(

@@ -52,7 +52,7 @@ def percent(share: float | None) -> str:
 
 def _streams(result: LoadResult) -> Table:
     table = plain_table(
-        ("", "lang", "chunk ms", "audio s", "words", "right %", "WER %", "tail", "shown p50", "p95", "final p50", "p95")
+        ("", "", "ms", "s", "words", "right %", "WER %", "tail", "shown 50%", "95%", "final 50%", "95%")
     )
     for stream in result.streams:
         shown, final = spread(stream.shown_after_s), spread(stream.final_after_s)
