@@ -105,9 +105,11 @@ class Intake:
         """Close an open window at the end of the audio received."""
         self._endpointer.finish(self.end_samples)
 
-    def sentence_ends(self, last_speech: int) -> None:
-        """As `Endpointer.sentence_ends`."""
-        self._endpointer.sentence_ends(last_speech)
+    def sentence_ends(self, heard: int) -> None:
+        """What was said up to sample `heard` ends a sentence: less silence need follow, if that is all so far."""
+        head = self.head
+        if head is not None and heard >= head.last_speech:
+            self._endpointer.sentence_ends(head.last_speech)
 
     def window_done(self, end: int) -> None:
         """The head window has been decoded up to its end."""

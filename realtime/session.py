@@ -338,14 +338,10 @@ class Session:
             self._intake.heard = min(self._intake.heard, pending.end - HOLD_BACK_SAMPLES)
         else:
             update = self._transcript.partial(words, pending.end)
-            self._notice_sentence_end(pending)
+            if self._transcript.at_sentence_end:
+                self._intake.sentence_ends(pending.end - TRAIL_SAMPLES)
         self.ledger.settle_decoded(min(self._transcript.decode_from, self.ledger.received))
         return update
-
-    def _notice_sentence_end(self, pending: _Pending) -> None:
-        head = self._intake.head
-        if head is not None and self._transcript.at_sentence_end and pending.end >= head.last_speech + TRAIL_SAMPLES:
-            self._intake.sentence_ends(head.last_speech)
 
     def _failed(self, pending: _Pending, error: SttError) -> None:
         """The engine cannot decode this window. A partial is tried again with more audio, unless it is deadly."""

@@ -154,7 +154,7 @@ def test_help_names_variable_and_range() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser)
     text = " ".join(parser.format_help().split())
-    assert "keep up with [auto or 1 to 10000] (MAX_CLIENTS)" in text
+    assert "more get WAIT [auto or 1 to 10000] (MAX_CLIENTS)" in text
     assert "seconds without any bytes that end a stream [1 to 86400] (IDLE_TIMEOUT_S)" in text
 
 
