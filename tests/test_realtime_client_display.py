@@ -53,6 +53,18 @@ def test_pipes_get_lines_of_final_text_only() -> None:
     assert out.getvalue() == "Hello[2J there.\nHow are you?\n"
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_line_that_was_still_open_is_shown_at_the_end_whatever_ends_it(is_terminal: bool) -> None:
+    target, out = console(is_terminal=is_terminal)
+    with make_display("auto", target) as display:
+        display.event(Update((Segment(0, 1, " so we", True),), Segment(1, 2, " went", False), 6.0))
+        if not is_terminal:
+            assert out.getvalue() == ""
+    assert "so we" in out.getvalue()
+    if not is_terminal:
+        assert out.getvalue() == "so we\n"
+
+
 def test_quiet_shows_nothing() -> None:
     target, out = console(is_terminal=True)
     show(make_display("quiet", target))

@@ -24,6 +24,7 @@ from realtime.client.api import LiveClient
 from realtime.client.connect import CONNECT_BUDGET_S, is_loopback
 from realtime.client.display import Display, make_display
 from realtime.client.errors import EXIT_BROKEN, ConnectError, ServerFullError, SourceError, exit_code
+from realtime.client.lines import joined
 from realtime.client.messages import Event, Language, ServerWarning
 from realtime.client.options import Plan, make_parser, make_plan
 from realtime.client.pacing import Pacer, paced
@@ -146,9 +147,7 @@ class Run:
             complain(f"warning: {text}")
 
     def _write(self, live: LiveClient, document: Path) -> None:
-        cues = [
-            Cue(segment.start_s, segment.end_s, segment.text, segment.words) for segment in live.transcript.completed
-        ]
+        cues = [Cue(line.start_s, line.end_s, line.text, line.words) for line in joined(live.transcript.completed)]
         text = render(
             cues,
             self.plan.format_name,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from engine.formats import one_line, timestamp
+from realtime.client.lines import LineJoiner
 from realtime.client.messages import (
     Closed,
     Disconnect,
@@ -91,18 +93,29 @@ class Silent:
 
 
 class PlainLines(Silent):
-    """One line of final text per completed segment."""
+    """Final text, a sentence per line."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
+        self._lines = LineJoiner()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write(self._lines.finish())
 
     def event(self, event: Event) -> None:
-        """Write what an update has completed."""
+        """Write the lines that an update, or the end, has finished."""
         if isinstance(event, Update):
-            for segment in event.completed:
-                if text := one_line(segment.text):
-                    self._out.write(f"{text}\n")
-            self._out.flush()
+            self._write(self._lines.add(event.completed))
+        elif isinstance(event, Closed):
+            self._write(self._lines.finish())
+
+    def _write(self, lines: Sequence[Segment]) -> None:
+        for line in lines:
+            if text := one_line(line.text):
+                self._out.write(f"{text}\n")
+        self._out.flush()
 
 
 class JsonLines(Silent):
@@ -123,7 +136,7 @@ class JsonLines(Silent):
 
 
 class Captions(Silent):
-    """Captions on a terminal: completed text scrolls up, the guess and the bar stay at the bottom."""
+    """Captions on a terminal: finished lines scroll up; the line that grows, with the guess, and the bar stay."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -133,6 +146,7 @@ class Captions(Silent):
             auto_refresh=False,
         )
         self._bar = self._progress.add_task("", total=None, label="")
+        self._lines = LineJoiner()
         self._guess = Text("")
         # Messages on standard error would break the picture, unless they go to a file anyway.
         self._live = Live(
@@ -152,6 +166,7 @@ class Captions(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._finish_line()
         self._live.stop()
 
     def begin(self, source: str) -> None:
@@ -163,11 +178,14 @@ class Captions(Silent):
     def event(self, event: Event) -> None:
         """Show text as soon as it comes."""
         if isinstance(event, Update):
-            self._guess = _caption(event.provisional, "dim italic") if event.provisional else Text("")
-            # Before completed text moves up, or the guess that it replaces would stand below it for a moment.
+            lines = self._lines.add(event.completed)
+            self._guess = _growing(self._lines.rest, event.provisional)
+            # Before finished text moves up, or the guess that it replaces would stand below it for a moment.
             self._live.update(self._view())
-            for segment in event.completed:
-                self._print(_caption(segment, "bold"))
+            for line in lines:
+                self._print(_caption(line, "bold"))
+        elif isinstance(event, Closed):
+            self._finish_line()
         elif isinstance(event, Language):
             self._language = f"  {one_line(event.code)}"
         self._refresh()
@@ -178,6 +196,12 @@ class Captions(Silent):
         label = f"{clock_text(sent_s)}{whole}{self._language}"
         self._progress.update(self._bar, completed=sent_s, total=total_s, label=label)
         self._refresh()
+
+    def _finish_line(self) -> None:
+        self._guess = Text("")
+        self._live.update(self._view())
+        for line in self._lines.finish():
+            self._print(_caption(line, "bold"))
 
     def _view(self) -> Group:
         return Group(self._guess, self._progress)
@@ -223,6 +247,13 @@ def clock_text(time_s: float) -> str:
 
 def _caption(segment: Segment, style: str) -> Text:
     return Text.assemble((f"{clock_text(segment.start_s)}  ", "dim"), (one_line(segment.text), style))
+
+
+def _growing(line: Segment | None, guess: Segment | None) -> Text:
+    """The completed part of a line, and behind it what may still change."""
+    if line is None:
+        return _caption(guess, "dim italic") if guess else Text("")
+    return _caption(line, "bold").append(f" {one_line(guess.text)}" if guess else "", "dim italic")
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
