@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.types import JobClass
+from engine.types import JobClass, Word
 from realtime.events import Close, Decode
 from realtime.intake import INGEST_S
 from realtime.protocol import Handshake, VadParameters
-from realtime.session import FRAME_EDGE_SAMPLES, MAX_OPEN_WINDOW_SAMPLES, SessionLimits
+from realtime.session import FRAME_EDGE_SAMPLES, MAX_OPEN_WINDOW_SAMPLES, Session, SessionLimits
 from realtime.timers import STARVATION_S
 from tests.fakes.driver import Plan, drive
-from tests.fakes.engine import Habits, Hearing
+from tests.fakes.engine import EnergyDetector, Habits, Hearing
 from tests.fakes.streams import BOTH, GATED, OPEN, UNGATED, S, closed, heard, new_session, raw, say, talk
 from tests.fakes.tones import silence, speak
 
@@ -253,3 +253,26 @@ def test_a_stall_while_the_engine_is_behind() -> None:
         plan = Plan((640,), stalls={float(at_s): 12.0})
         run = say(numbers, plan, habits=Habits(cost_s=4.0, needed=0.8), pauses_s=(0.1, 0.1, 0.8, 0.1))
         assert run.said == numbers, at_s
+
+
+def test_a_finished_sentence_needs_less_silence() -> None:
+    def waited_s(text: str) -> float:
+        audio, spoken = talk([1, 2], 0.1, tail_s=3.0)
+        run = drive(audio, Plan((3_200,)), hearing=Hearing(Habits(text_of={2: text})))
+        return run.completed_at_s[-1] - spoken[-1].end_s
+
+    assert waited_s(" home.") < 0.5 < waited_s(" home")
+
+
+def test_completed_text_goes_along_as_context_in_a_length_that_the_model_takes() -> None:
+    session = Session(GATED, SessionLimits(), EnergyDetector(), 80, 0.0, "s1", (0, 2))
+    audio, _ = talk([1, 2], 2.0)
+    session.receive_audio(audio, 0.0)
+    seen = []
+    for _ in range(6):
+        for event in session.take_events():
+            if isinstance(event, Decode):
+                seen.append(event.job.context)
+                session.result(event.job_id, heard(Word(" so", 0.4, 0.7, 0.9, (5, 6, 7))), 0.0)
+    assert seen[0] == ()
+    assert seen[-1] == (6, 7)

@@ -74,11 +74,6 @@ class VirtualStream:
         """Where the samples went."""
         return self._session.ledger
 
-    @property
-    def backlog_s(self) -> float:
-        """Audio that waits for its first decode."""
-        return self._session.backlog_samples / SAMPLE_RATE_HZ
-
     async def run(self) -> None:
         """Send everything, then wait for the close."""
         plan, chunk_samples = self._plan, round(CHUNK_S * SAMPLE_RATE_HZ)

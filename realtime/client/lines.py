@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from realtime.client.messages import Segment
+from realtime.stability import ends_sentence
 
 __all__ = ["LineJoiner", "joined"]
 
@@ -18,7 +19,6 @@ MAX_LINE_CHARS = 84
 MAX_LINE_S = 7.0
 """The longest that a subtitle usually stands."""
 MAX_GAP_S = 1.0
-SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
 
 
 class LineJoiner:
@@ -35,7 +35,7 @@ class LineJoiner:
                 lines.append(self.rest)
                 self.rest = None
             self.rest = segment if self.rest is None else _join(self.rest, segment)
-            if self.rest.text.rstrip("\"'”’)» ").endswith(SENTENCE_ENDS):
+            if ends_sentence(self.rest.text):
                 lines.append(self.rest)
                 self.rest = None
         return lines
