@@ -84,13 +84,17 @@ def _limit_cpu(seconds: float) -> None:
 
 
 def _warm_up() -> None:
-    """Decode a tenth of a second with every library, so that nothing is left to be loaded later."""
+    """Decode a tenth of a second with every library, so that nothing is left to be loaded later.
+
+    In stereo, because mixing channels takes the linear algebra library's own work space: were it
+    asked for under the memory cap, its refusal would end the process instead of raising MemoryError.
+    """
     from engine.decode_ffmpeg import Window, ffmpeg_frames, load_all
     from engine.decode_media import decode_media
 
     load_all()
-    pcm = bytes(1_600)
-    wav = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, 1, 1, 8_000, 16_000, 2, 16)
+    pcm = bytes(3_200)
+    wav = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, 1, 2, 8_000, 32_000, 4, 16)
     wav += struct.pack("<4sI", b"data", len(pcm)) + pcm
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(wav)

@@ -74,10 +74,18 @@ def test_input_size_cap(tmp_path: Path) -> None:
 
 def test_memory_cap() -> None:
     wide = encoded(tone(0.5, 192_000, 8), 192_000)
-    with MediaDecoder() as enough, MediaDecoder(DecodeLimits(memory_bytes=1 << 20)) as small:
+    with MediaDecoder() as enough, MediaDecoder(DecodeLimits(memory_bytes=5 << 19)) as small:
         assert enough.decode(wide).duration_s == 0.5
-        with pytest.raises(DecodeLimitError, match="limit of 1 MiB of memory"):
+        with pytest.raises(DecodeLimitError, match="limit of 2 MiB of memory"):
             small.decode(wide)
+
+
+def test_native_code_that_ignores_a_refused_allocation_ends_alone() -> None:
+    wide = encoded(tone(0.5, 192_000, 8), 192_000)
+    with MediaDecoder(DecodeLimits(memory_bytes=1 << 20)) as small:  # too little for the resampler's tables
+        with pytest.raises(BadAudioError, match="signal SIGSEGV|limit of 1 MiB of memory"):
+            small.decode(wide)
+        assert small.decode(HELLO.read_bytes()).duration_s > 1
 
 
 @pytest.mark.parametrize(
