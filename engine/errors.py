@@ -6,6 +6,7 @@
     │   ├── BadJsonError            bad_json        not JSON, or JSON that no peer should send
     │   ├── BadHandshakeError       bad_handshake   the first frame is no JSON object
     │   ├── BadAudioError           bad_audio       bytes that are no audio, or over a decode cap
+    │   ├── FetchError              audio_fetch_failed  a job's audio cannot be fetched, or must not be
     │   ├── BadStateError           bad_state       a message at the wrong time
     │   ├── TooBigError             too_big         one message over its size limit
     │   ├── UnauthorizedError       unauthorized    no token, or a wrong one
@@ -13,6 +14,9 @@
     │   ├── SessionLimitError       session_limit   MAX_CONNECTION_TIME is over
     │   └── SlowReaderError         slow_reader     the peer does not read what it asked for
     └── ServerError                 our side
+        ├── ResultTooLargeError     result_too_large  no way to hand the result over is left
+        ├── ResultNotJsonError      result_not_json  a defect: the result holds what JSON cannot
+        ├── DeadlineError           deadline        the job's time is over
         ├── ConfigError             bad_config      a setting stops the start
         ├── ModelUnavailableError   no_model        the named model cannot be had
         ├── AtCapacityError         full            an answer, not a fault: come back later
@@ -39,13 +43,17 @@ __all__ = [
     "BadStateError",
     "ClientError",
     "ConfigError",
+    "DeadlineError",
     "DrainingError",
     "EngineFailedError",
     "EngineKilledError",
     "EngineMemoryError",
     "EngineRestartError",
+    "FetchError",
     "IdleError",
     "ModelUnavailableError",
+    "ResultNotJsonError",
+    "ResultTooLargeError",
     "ServerError",
     "SessionLimitError",
     "SlowReaderError",
@@ -104,6 +112,12 @@ class BadAudioError(ClientError):
     """Bytes that do not decode as audio, or decode to more than a cap allows."""
 
     code = "bad_audio"
+
+
+class FetchError(ClientError):
+    """A job's audio cannot be fetched, or must not be; the message names the host at most, never a query."""
+
+    code = "audio_fetch_failed"
 
 
 class BadStateError(ClientError):
@@ -171,6 +185,27 @@ class ModelUnavailableError(ServerError):
 
     code = "no_model"
     retryable = False
+
+
+class ResultTooLargeError(ServerError):
+    """The result is over the platform's limit, cannot be shrunk below it, and no store is configured."""
+
+    code = "result_too_large"
+    retryable = False
+
+
+class ResultNotJsonError(ServerError):
+    """A defect: the result holds a value that JSON cannot carry."""
+
+    code = "result_not_json"
+    retryable = False
+
+
+class DeadlineError(ServerError):
+    """The time that the job was given is over."""
+
+    code = "deadline"
+    http_status = 504
 
 
 class AtCapacityError(ServerError):

@@ -111,7 +111,8 @@ def resolve_model(name: str, *, environ: Mapping[str, str], hub: Hub, places: Pl
     directory = Path(name).expanduser()
     repo_id = hub.repo_id(name) or (name if _HUB_ID.fullmatch(name) else None)
     if directory.is_dir() and (repo_id is None or "/" in name):
-        return ResolvedModel(name, _whole(directory), is_demo=False, origin="the given directory")
+        is_demo = directory.resolve() == DEMO_MODEL_DIR  # under another name it still needs its own geometry
+        return ResolvedModel(name, _whole(directory), is_demo=is_demo, origin="the given directory")
     if repo_id is None:
         raise ModelUnavailableError(_unknown(name, hub))
     return _search(name, repo_id, environ, hub, places or Places())

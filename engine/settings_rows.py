@@ -6,9 +6,9 @@ Knows no particular setting; `engine.settings` holds the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 __all__ = ["AUTO", "Row", "as_row", "row"]
@@ -52,6 +52,7 @@ class Row:
     legal: str
     is_switch: bool
     may_be_auto: bool
+    is_secret: bool
 
     @property
     def default_text(self) -> str:
@@ -81,6 +82,7 @@ def as_row(name: str, field: FieldInfo) -> Row:
         legal=f"{AUTO} or {_legal(field)}" if may_be_auto else _legal(field),
         is_switch=field.annotation is bool,
         may_be_auto=may_be_auto,
+        is_secret=SecretStr in get_args(field.annotation),
     )
 
 
@@ -90,10 +92,14 @@ def _legal(field: FieldInfo) -> str:
         low = getattr(rule, "ge", low)
         high = getattr(rule, "le", high)
     if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
+        return f"{_plain(low)} to {_plain(high)}"
     choices = getattr(field.annotation, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(choices)
     if field.annotation is bool:
         return "1 or 0"
     return ""
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"

@@ -30,6 +30,7 @@ __all__ = [
     "Handle",
     "JobClass",
     "ModelInfo",
+    "SearchOptions",
     "WindowJob",
     "WindowResult",
     "Word",
@@ -86,6 +87,8 @@ class ModelInfo:
     context_lengths: tuple[int, ...] = (0, 32, 96)
     """Lengths in tokens, ascending, to which the text before a window is cut; (0,): the model takes none.
     Prompts in one batch must be equally long."""
+    file_window_s: float = 30.0
+    """Longest stretch of a recording that is decoded in one window."""
 
     @property
     def is_multilingual(self) -> bool:
@@ -98,38 +101,65 @@ DetectResult: TypeAlias = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
+class SearchOptions:
+    """How the decoder searches in a recording; names, meanings and defaults are faster-whisper's.
+
+    `temperatures` are tried in this order while a text is a loop (`compression_ratio_threshold`) or is not
+    believed (`logprob_threshold`); None turns a check off. -1 in `suppress_tokens` stands for the model's own
+    list of symbols.
+    """
+
+    beam_size: int = 5
+    best_of: int = 5
+    patience: float = 1.0
+    length_penalty: float = 1.0
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    suppress_tokens: tuple[int, ...] = (-1,)
+
+
+@dataclass(frozen=True)
 class FileOptions:
-    """Options of faster-whisper's own pipeline, for whole recordings."""
+    """Options of faster-whisper's own pipeline, for whole recordings; `prompt` is text before the first word."""
 
     language: str | None = None
     task: str = "transcribe"
-    beam_size: int = 5
+    search: SearchOptions = SearchOptions()
     vad_filter: bool = False
     condition_on_previous_text: bool = False
     word_timestamps: bool = False
-    initial_prompt: str | None = None
+    prompt: str = ""
+    hotwords: str = ""
 
 
 @dataclass(frozen=True)
 class FileSegment:
-    """One segment of a whole recording; times in seconds from its start."""
+    """One segment of a whole recording; times in seconds from its start, `tokens` without special tokens."""
 
     start_s: float
     end_s: float
     text: str
     language: str
     words: tuple[Word, ...] = ()
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
 
 
 @dataclass(frozen=True)
 class WindowJob:
-    """One window of a live stream to be decoded.
+    """One window of a live stream or of a recording to be decoded.
 
     `mel` is raw log10-mel, float32 [n_mels, frames <= MAX_FRAMES], as `engine.mel` makes it.
     `language` None asks for detection among `languages` (empty: all that the model knows). `context` are
     token ids of the committed text before the window, cut to one of the model's `context_lengths`: they
     stand before `<|startoftranscript|>`, where they cost one parallel forward. `prompt` and `hotwords`
-    are text, put before them.
+    are text, put before them. `search` None: as live windows are searched. Without `wants_words` the result is
+    the language probabilities alone.
     """
 
     stream: str
@@ -141,11 +171,16 @@ class WindowJob:
     context: tuple[int, ...] = ()
     prompt: str = ""
     hotwords: str = ""
+    search: SearchOptions | None = None
+    wants_words: bool = True
 
 
 @dataclass(frozen=True)
 class WindowResult:
-    """What was heard in a window; `language_probs` only when detection was asked for."""
+    """What was heard in a window; `language_probs` only when detection was asked for.
+
+    `is_cut`: the text ended at its token budget, so words may be missing behind it.
+    """
 
     words: tuple[Word, ...]
     language: str
@@ -153,6 +188,8 @@ class WindowResult:
     avg_logprob: float
     no_speech_prob: float
     compression_ratio: float
+    temperature: float = 0.0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ IMPORT_SITES = {
     "prometheus_client": {"engine/metrics.py"},
     "sounddevice": {"realtime/client/sources.py"},
     "matplotlib": {"bench/plot.py"},
+    "runpod": {"handler/worker.py"},
+    "boto3": {"handler/s3.py"},
 }
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
