@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from engine.errors import EngineFailedError
 from engine.types import MAX_FRAMES, Word
-from engine.window_decode import AlignRequest
+from engine.window_model import AlignRequest
 from engine.words import build_words, pieces_of
 
 __all__ = ["MAX_ALIGN_TOKENS", "RowSource", "align_calls", "align_rows"]

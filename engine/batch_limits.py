@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from engine.batching import BatchKey
 from engine.cost_model import CostModel
 from engine.types import JobClass
-from engine.window_decode import BEAM_SIZE
+from engine.window_search import n_rows
 
-__all__ = ["CPU_BATCH_S", "MAX_CPU_ITEMS", "MAX_GPU_ITEMS", "MAX_GPU_ROWS", "PROBE_AFTER", "BatchLimits"]
+__all__ = [
+    "CPU_BATCH_S",
+    "MAX_CPU_FILE_ITEMS",
+    "MAX_CPU_ITEMS",
+    "MAX_GPU_ITEMS",
+    "MAX_GPU_ROWS",
+    "PROBE_AFTER",
+    "BatchLimits",
+]
 
 MAX_GPU_ITEMS = 32
 """Windows in a batch on a GPU: the gain per window is small beyond, and rows that end early are cut out of
@@ -25,6 +33,10 @@ MAX_GPU_ROWS = 64
 MAX_CPU_ITEMS = 8
 """Windows in a batch on a CPU. Measured on windows of 4 s with the demo model: 20 ms of CPU for a window alone,
 17 in batches of 4 to 12, 22 at 32."""
+MAX_CPU_FILE_ITEMS = 4
+"""Windows of recordings in a batch on a CPU while there are no live streams. Measured with the demo model, beam 5,
+CPU milliseconds per window in batches of 1, 4, 8 and 16: windows of 4 to 5 s 32, 30, 30, 29; of 6 to 7 s 50, 49,
+46, 49; of 9 to 10 s 72, 73, 78, 77. More than a few gain nothing and only hold a live window up that comes."""
 CPU_BATCH_S = 0.15
 """What a batch on a CPU may take: a final that comes just after its start waits that long, half its deadline."""
 PROBE_AFTER = 50
@@ -45,13 +57,18 @@ class BatchLimits:
         self._costs = costs
         self._learned: dict[tuple[JobClass, int], _Learned] = {}
 
-    def limit(self, key: BatchKey, device: str) -> int:
-        """How many windows of this key may share a batch on "cuda" or "cpu"; at least 1."""
-        return min(self._of_device(key, device), self._of_memory(key))
+    def limit(self, key: BatchKey, device: str, *, is_live: bool = True) -> int:
+        """How many windows of this key may share a batch on "cuda" or "cpu"; at least 1.
 
-    def _of_device(self, key: BatchKey, device: str) -> int:
+        `is_live`: somebody's live window may come while it runs; else recordings need not make room for it.
+        """
+        return min(self._of_device(key, device, is_live), self._of_memory(key))
+
+    def _of_device(self, key: BatchKey, device: str, is_live: bool) -> int:
         if device != "cpu":
-            return min(MAX_GPU_ITEMS, MAX_GPU_ROWS // BEAM_SIZE[key.job_class])
+            return max(1, min(MAX_GPU_ITEMS, MAX_GPU_ROWS // n_rows(key.job_class, key.search)))
+        if key.job_class is JobClass.FILE and not is_live:
+            return MAX_CPU_FILE_ITEMS
         return max(1, bisect_right(range(1, MAX_CPU_ITEMS + 1), CPU_BATCH_S, key=lambda n: self._batch_s(key, n)))
 
     def _batch_s(self, key: BatchKey, n_items: int) -> float:

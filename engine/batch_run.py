@@ -85,9 +85,11 @@ class BatchRunner:
         self.n_batches = 0
         self.last_success_s: float | None = None
 
-    def next_again(self) -> list[Work]:
-        """The next batch that has to run again; empty if there is none."""
-        return self._again.popleft() if self._again else []
+    def next_again(self, *, is_final_waiting: bool) -> list[Work]:
+        """The next batch that has to run again; empty if there is none, or if a recording's has to let finals go."""
+        if not self._again or (is_final_waiting and self._again[0][0].ticket.job_class is JobClass.FILE):
+            return []
+        return self._again.popleft()
 
     def is_deadly(self, stream: str) -> bool:
         """True if the engine died of this stream's windows and would again."""
@@ -206,7 +208,8 @@ class BatchRunner:
         now_s, key = self._clock.now_s(), batch[0].ticket.key
         if is_measured:
             self._cadence.ran(report.job_class, report.n_items, report.took_s, now_s)
-            if key is not None and report.is_success:
+            # To detect a language alone is not what a window of its class costs.
+            if key is not None and key.wants_words and report.is_success:
                 self._costs.observe(report.job_class, report.n_items, key.n_frames, report.took_s)
                 self._limits.went_well(key, report.n_items)
         if key is not None and report.job_class is not JobClass.FILE:

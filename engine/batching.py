@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.types import FRAMES_PER_SECOND, MAX_FRAMES, JobClass, ModelInfo, WindowJob
+from engine.types import FRAMES_PER_SECOND, MAX_FRAMES, JobClass, ModelInfo, SearchOptions, WindowJob
 
 __all__ = [
     "MAX_TOKEN_BUDGET",
@@ -37,7 +37,10 @@ BUDGET_STEP_FRAMES = 500
 
 
 class BatchKey(NamedTuple):
-    """What windows of one batch have in common; `n_frames` counts mel frames with padding."""
+    """What windows of one batch have in common; `n_frames` counts mel frames with padding.
+
+    The rows of a call share the options of the search.
+    """
 
     job_class: JobClass
     n_frames: int
@@ -45,6 +48,8 @@ class BatchKey(NamedTuple):
     n_context: int
     prompt: str
     hotwords: str
+    search: SearchOptions | None = None
+    wants_words: bool = True
 
 
 def padded_frames(n_frames: int, info: ModelInfo) -> int:
@@ -55,11 +60,13 @@ def padded_frames(n_frames: int, info: ModelInfo) -> int:
 
 
 def batch_key(job: WindowJob, info: ModelInfo) -> BatchKey:
-    """The key of a live window. Equal hints are equally many tokens, whatever the tokenizer."""
+    """The key of a window. Equal hints are equally many tokens, whatever the tokenizer."""
     n_content = job.mel.shape[1]
     n_frames = padded_frames(n_content, info)
     budget = token_budget(min(n_frames, -(-n_content // BUDGET_STEP_FRAMES) * BUDGET_STEP_FRAMES))
-    return BatchKey(job.job_class, n_frames, budget, len(job.context), job.prompt, job.hotwords)
+    return BatchKey(
+        job.job_class, n_frames, budget, len(job.context), job.prompt, job.hotwords, job.search, job.wants_words
+    )
 
 
 def token_budget(n_frames: int) -> int:

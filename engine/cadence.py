@@ -27,6 +27,7 @@ __all__ = [
     "CAPACITY_BUSY",
     "CAPACITY_INTERVAL_S",
     "FILE_SHARE",
+    "LIVE_S",
     "MAX_INTERVAL_S",
     "MAX_TRACKED",
     "MIN_BATCHES",
@@ -55,6 +56,8 @@ ACTIVE_INTERVALS = 1.5
 """A stream talks if it had a live job within ACTIVE_S or within so many intervals, whichever is longer. Whoever
 has just stopped must not count, or conversations slow each other down: with 2 s and 2 intervals, 58 of 96
 simulated streams talking got partials every 1.5 s where 1.25 s was possible."""
+LIVE_S = 10.0
+"""For so long after the last live job recordings keep their batches short: whoever spoke is likely to go on."""
 MAX_TRACKED = 4_096
 """Talking streams that are kept track of; more than any server admits."""
 REFRESH_S = 0.25
@@ -95,6 +98,7 @@ class Cadence:
         self._costs = costs
         self._limit = limit
         self._streams: OrderedDict[str, tuple[float, BatchKey]] = OrderedDict()
+        self._seen_s = -math.inf
         self._mix: list[_Group] = []
         self._shares = dict.fromkeys(JobClass, 0.0)
         self._shares_at_s: float | None = None
@@ -108,6 +112,7 @@ class Cadence:
 
     def seen(self, stream: str, key: BatchKey, now_s: float) -> None:
         """A live job of a stream has come or gone."""
+        self._seen_s = max(self._seen_s, now_s)
         self._streams[stream] = (now_s, key._replace(job_class=JobClass.PARTIAL))
         self._streams.move_to_end(stream)
         if len(self._streams) > MAX_TRACKED:
@@ -126,6 +131,10 @@ class Cadence:
             factor = math.exp(-max(0.0, now_s - self._shares_at_s) / SHARE_S)
             self._shares = {job_class: share * factor for job_class, share in self._shares.items()}
         self._shares_at_s = now_s
+
+    def is_live(self, now_s: float) -> bool:
+        """True if a stream had a live job within the last LIVE_S: the next one may come at any moment."""
+        return now_s - self._seen_s <= LIVE_S
 
     def busy_share(self, now_s: float) -> float:
         """The share of the last seconds in which the engine was busy, 0 to 1."""

@@ -15,6 +15,8 @@
     │   └── SlowReaderError         slow_reader     the peer does not read what it asked for
     └── ServerError                 our side
         ├── ResultTooLargeError     result_too_large  no way to hand the result over is left
+        ├── StorageError            no_space        a recording cannot be kept on the disk
+        ├── UploadError             upload_failed   the store, or the given link, did not take the result
         ├── ResultNotJsonError      result_not_json  a defect: the result holds what JSON cannot
         ├── DeadlineError           deadline        the job's time is over
         ├── ConfigError             bad_config      a setting stops the start
@@ -57,9 +59,11 @@ __all__ = [
     "ServerError",
     "SessionLimitError",
     "SlowReaderError",
+    "StorageError",
     "SttError",
     "TooBigError",
     "UnauthorizedError",
+    "UploadError",
 ]
 
 
@@ -192,6 +196,19 @@ class ResultTooLargeError(ServerError):
 
     code = "result_too_large"
     retryable = False
+
+
+class StorageError(ServerError):
+    """A recording cannot be kept on this machine's disk; other machines may have room."""
+
+    code = "no_space"
+    http_status = 507
+
+
+class UploadError(ServerError):
+    """The store, or the link that a job gave, did not take the result; the message names the host at most."""
+
+    code = "upload_failed"
 
 
 class ResultNotJsonError(ServerError):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.errors import EngineFailedError
+from engine.prompts import MAX_HINT_CHARS, MAX_HINT_TOKENS
 from engine.types import SAMPLE_RATE_HZ, FileOptions, FileSegment, FloatArray, Word
 
 __all__ = ["MAX_IDLE_WAITS", "STEP_WAIT_S", "FileRun", "GatedModel", "transcribe_samples"]
@@ -33,19 +34,53 @@ def transcribe_samples(whisper: Any, samples: FloatArray, options: FileOptions) 
     """Run a faster-whisper model over float32 mono 16 kHz samples."""
     if len(samples) < MIN_FILE_SAMPLES:
         return
+    search, tokenizer = options.search, whisper.hf_tokenizer
     segments, info = whisper.transcribe(
         samples,
         language=options.language,
         task=options.task,
-        beam_size=options.beam_size,
-        vad_filter=options.vad_filter,
+        beam_size=search.beam_size,
+        best_of=search.best_of,
+        patience=search.patience,
+        length_penalty=search.length_penalty,
+        temperature=list(search.temperatures),
+        compression_ratio_threshold=search.compression_ratio_threshold,
+        log_prob_threshold=search.logprob_threshold,
+        no_speech_threshold=search.no_speech_threshold,
+        suppress_tokens=list(search.suppress_tokens),
         condition_on_previous_text=options.condition_on_previous_text,
+        initial_prompt=_plain(options.prompt[-MAX_HINT_CHARS:]) or None,
+        hotwords=_head(_plain(options.hotwords[:MAX_HINT_CHARS]), tokenizer) or None,
         word_timestamps=options.word_timestamps,
-        initial_prompt=options.initial_prompt,
+        vad_filter=options.vad_filter,
     )
+    end_of_text: int = tokenizer.token_to_id("<|endoftext|>")
     for segment in segments:
         words = tuple(Word(word.word, word.start, word.end, word.probability) for word in segment.words or ())
-        yield FileSegment(segment.start, segment.end, segment.text, info.language, words)
+        yield FileSegment(
+            start_s=segment.start,
+            end_s=segment.end,
+            text=segment.text,
+            language=info.language,
+            words=words,
+            # The ids of special tokens and of times lie behind those of text.
+            tokens=tuple(token for token in segment.tokens if token < end_of_text),
+            temperature=segment.temperature,
+            avg_logprob=segment.avg_logprob,
+            compression_ratio=segment.compression_ratio,
+            no_speech_prob=segment.no_speech_prob,
+        )
+
+
+def _plain(hint: str) -> str:
+    """A hint in which the tokenizer finds no special token: no client may send one."""
+    return hint.replace("<|", "< |").strip()
+
+
+def _head(hotwords: str, tokenizer: Any) -> str:
+    """The first MAX_HINT_TOKENS tokens: the pipeline's own limit, together with its previous text, leaves no room."""
+    found = tokenizer.encode(" " + hotwords, add_special_tokens=False).ids
+    return hotwords if len(found) <= MAX_HINT_TOKENS else _plain(tokenizer.decode(found[:MAX_HINT_TOKENS]))
 
 
 class _ClosedError(Exception):

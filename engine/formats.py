@@ -1,4 +1,4 @@
-"""Timed text as a document: txt, srt, vtt, tsv, json.
+"""Timed text as a document: txt, srt, vtt, tsv, json, lrc.
 
 Knows nothing of models, streams or files: cues in, one string out. Invariants: times are rounded
 once, to whole milliseconds, so a carry (59.9996 s) moves on to the next minute and hour; text
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import BadInputError
+from engine.line_breaks import break_cue
 from engine.types import Word
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "render",
     "timestamp",
     "to_json",
+    "to_lrc",
     "to_srt",
     "to_tsv",
     "to_txt",
@@ -91,24 +93,37 @@ def to_txt(cues: Sequence[Cue]) -> str:
     return "".join(f"{text}\n" for _, text in _spoken(cues))
 
 
-def to_srt(cues: Sequence[Cue]) -> str:
-    """SubRip: numbered blocks, comma before the milliseconds.
+def to_srt(cues: Sequence[Cue], max_line_width: int | None = None, max_line_count: int | None = None) -> str:
+    """SubRip: numbered blocks, comma before the milliseconds; lines as `engine.line_breaks` makes them.
 
     SubRip has no escapes, so an arrow in the text is shortened to `->`: players take `-->` for a
     time line.
     """
     blocks = []
-    for number, (cue, text) in enumerate(_spoken(cues), start=1):
-        blocks.append(f"{number}\n{_time_line(cue, ',')}\n{_ARROW.sub('->', text)}\n")
+    for number, (cue, lines) in enumerate(_broken(cues, max_line_width, max_line_count), start=1):
+        text = "\n".join(_ARROW.sub("->", line) for line in lines)
+        blocks.append(f"{number}\n{_time_line(cue, ',')}\n{text}\n")
     return "\n".join(blocks)
 
 
-def to_vtt(cues: Sequence[Cue]) -> str:
-    """WebVTT (W3C): header line, full stop before the milliseconds, `&`, `<` and `>` escaped."""
+def to_vtt(cues: Sequence[Cue], max_line_width: int | None = None, max_line_count: int | None = None) -> str:
+    """WebVTT (W3C): header line, full stop before the milliseconds, `&`, `<` and `>` escaped; lines as in SubRip."""
     blocks = ["WEBVTT\n"]
-    for cue, text in _spoken(cues):
-        blocks.append(f"{_time_line(cue, '.')}\n{html.escape(text, quote=False)}\n")
+    for cue, lines in _broken(cues, max_line_width, max_line_count):
+        text = "\n".join(html.escape(line, quote=False) for line in lines)
+        blocks.append(f"{_time_line(cue, '.')}\n{text}\n")
     return "\n".join(blocks)
+
+
+def to_lrc(cues: Sequence[Cue]) -> str:
+    """LRC, as players of music show it: `[minutes:seconds.hundredths]text`; the format has no ends."""
+    lines = []
+    for cue, text in _spoken(cues):
+        minutes, hundredths = divmod(round(cue.start_ms / 10), 6_000)
+        # A bracket right behind the time would be read as one more tag.
+        shown = f" {text}" if text.startswith("[") else text
+        lines.append(f"[{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}]{shown}\n")
+    return "".join(lines)
 
 
 def to_tsv(cues: Sequence[Cue]) -> str:
@@ -149,6 +164,7 @@ FORMATS: dict[str, Callable[[Sequence[Cue]], str]] = {
     "vtt": to_vtt,
     "tsv": to_tsv,
     "json": to_json,
+    "lrc": to_lrc,
 }
 """Name of a format, which is also its file name extension, to the function that writes it."""
 
@@ -160,21 +176,37 @@ def render(
     language: str | None = None,
     duration_s: float | None = None,
     task: str = "transcribe",
+    max_line_width: int | None = None,
+    max_line_count: int | None = None,
 ) -> str:
     """The document in one of FORMATS; the other arguments reach the formats that have a place for them.
 
-    Raises BadInputError for an unknown format.
+    `max_line_width` (characters) and `max_line_count` shape the cues of srt and vtt. Raises BadInputError for an
+    unknown format, or a limit below 1.
     """
     if format_name not in FORMATS:
         raise BadInputError("format", format_name, ", ".join(FORMATS))
     if format_name == "json":
         return to_json(cues, language=language, duration_s=duration_s, task=task)
+    if format_name == "srt":
+        return to_srt(cues, max_line_width, max_line_count)
+    if format_name == "vtt":
+        return to_vtt(cues, max_line_width, max_line_count)
     return FORMATS[format_name](cues)
 
 
 def _spoken(cues: Sequence[Cue]) -> list[tuple[Cue, str]]:
     lines = ((cue, one_line(cue.text)) for cue in cues)
     return [(cue, text) for cue, text in lines if text]
+
+
+def _broken(cues: Sequence[Cue], width: int | None, count: int | None) -> list[tuple[Cue, list[str]]]:
+    """Cues with their lines; a cue with more lines than allowed becomes several."""
+    return [
+        (Cue(start_s, end_s, cue.text), lines)
+        for cue, text in _spoken(cues)
+        for start_s, end_s, lines in break_cue(cue.start_s, cue.end_s, text, cue.words, width, count)
+    ]
 
 
 def _time_line(cue: Cue, separator: str) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "hint_tokens",
     "join_previous",
     "length_limit",
+    "max_steps",
 ]
 
 MAX_POSITIONS = 448
@@ -50,13 +51,18 @@ def join_previous(hotwords: Sequence[int], prompt: Sequence[int], context: Seque
     return [*hints, *context[-room:]]
 
 
+def max_steps(n_prompt: int, max_new_tokens: int) -> int:
+    """How many tokens, the end of text among them, CTranslate2 writes after a prompt under `length_limit`."""
+    return max(1, min(max_new_tokens, MAX_POSITIONS // 2, MAX_POSITIONS - n_prompt + 1))
+
+
 def length_limit(n_prompt: int, max_new_tokens: int) -> int:
     """CTranslate2's `max_length` for `max_new_tokens` tokens after a prompt of `n_prompt`.
 
     The library decodes min(max_length // 2, max_length - (n_prompt - 1)) steps, whatever stands in
     its documentation (see CTranslate2 issue 2074); positions end at MAX_POSITIONS.
     """
-    steps = max(1, min(max_new_tokens, MAX_POSITIONS // 2, MAX_POSITIONS - n_prompt + 1))
+    steps = max_steps(n_prompt, max_new_tokens)
     return max(2 * steps, steps + n_prompt - 1)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from engine.types import DetectResult, FileSegment, SearchOptions
 
-__all__ = ["OnProgress", "OnSegment", "Recording", "RecordingOptions", "VadOptions"]
+__all__ = ["OnProgress", "OnSegment", "Recording", "RecordingOptions", "Task", "VadOptions"]
 
 Task: TypeAlias = Literal["transcribe", "translate"]
 

@@ -7,8 +7,9 @@ free is the batch, so a lone stream pays nothing and a busy engine gets larger b
 
 A stream has at most one waiting PARTIAL: a newer one takes its place and its deadline, so a slow engine
 means fewer partials, never a growing queue. A FINAL makes the waiting PARTIAL of its stream stale, since
-it covers the same audio. Finals are never dropped. A recording's step runs alone, in the gaps that live
-jobs leave.
+it covers the same audio. Finals are never dropped. Recordings run in the gaps that live jobs leave: a step of the
+pipeline (it has no key) alone, windows in batches; each of those comes under a stream name of its own, or they
+could not share one.
 
 Invariants: every job leaves once; a batch has one key; a stream's jobs of a class leave in the order
 of their deadlines.
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_FINALS_PER_STREAM",
     "MAX_PASSED_OVER",
     "MAX_WAITING_FILES",
+    "MAX_WAITING_FILE_WINDOWS",
     "Scheduler",
     "SupersededError",
     "Ticket",
@@ -39,7 +41,10 @@ MAX_FINALS_PER_STREAM = 64
 """Waiting finals of one stream. A stream may be 60 s of audio behind, in which there are fewer
 utterances; beyond, the job is refused at the door, with the audio still in the sender's hands."""
 MAX_WAITING_FILES = 64
-"""Waiting jobs of class FILE; the next is told to come back later."""
+"""Waiting steps of recordings; the next recording is told to come back later."""
+MAX_WAITING_FILE_WINDOWS = 1_024
+"""Waiting windows of recordings, at up to 1 MB of mel each. Whoever cuts a recording into windows bounds them far
+below this; it holds if many do so at once."""
 MAX_PASSED_OVER = 32
 """Batches of partials that may leave while a recording waits. An engine that batches can have a partial
 waiting at all times and still have a quarter of its capacity to spare; without this a recording
@@ -78,6 +83,7 @@ class Scheduler:
     def __init__(self) -> None:
         self._queues: dict[JobClass, dict[str, list[_Waiting]]] = {job_class: {} for job_class in JobClass}
         self._counts = dict.fromkeys(JobClass, 0)
+        self._n_file_windows = 0
         self._n_arrived = 0
         self._n_passed_over = 0
 
@@ -102,11 +108,16 @@ class Scheduler:
         waiting = self._queues[ticket.job_class].setdefault(ticket.stream, [])
         insort(waiting, _Waiting(ticket.deadline_s, arrival, ticket))
         self._counts[ticket.job_class] += 1
+        self._n_file_windows += _is_file_window(ticket)
         return superfluous.ticket if superfluous is not None else None
 
     def _check_room(self, ticket: Ticket) -> None:
+        if _is_file_window(ticket):
+            if self._n_file_windows >= MAX_WAITING_FILE_WINDOWS:
+                raise AtCapacityError(f"{MAX_WAITING_FILE_WINDOWS} windows of recordings wait; try again later")
+            return
         is_new_file = ticket.job_class is JobClass.FILE and not ticket.continues
-        if is_new_file and self._counts[JobClass.FILE] >= MAX_WAITING_FILES:
+        if is_new_file and self._counts[JobClass.FILE] - self._n_file_windows >= MAX_WAITING_FILES:
             raise AtCapacityError(f"{MAX_WAITING_FILES} recordings are waiting; try again later")
         finals = self._queues[JobClass.FINAL].get(ticket.stream, ())
         if ticket.job_class is JobClass.FINAL and len(finals) >= MAX_FINALS_PER_STREAM:
@@ -148,13 +159,15 @@ class Scheduler:
         if waiting is None:
             return None
         first = waiting.pop(0)
-        self._removed(job_class, stream)
+        self._removed(first.ticket)
         return first
 
-    def _removed(self, job_class: JobClass, stream: str) -> None:
-        self._counts[job_class] -= 1
-        if not self._queues[job_class][stream]:
-            del self._queues[job_class][stream]
+    def _removed(self, ticket: Ticket) -> None:
+        self._counts[ticket.job_class] -= 1
+        self._n_file_windows -= _is_file_window(ticket)
+        queue = self._queues[ticket.job_class]
+        if not queue[ticket.stream]:
+            del queue[ticket.stream]
 
     def cancel(self, ticket: Ticket) -> bool:
         """Take a waiting job out; False if it does not wait (any more)."""
@@ -162,7 +175,7 @@ class Scheduler:
         for index, each in enumerate(waiting):
             if each.ticket.number == ticket.number:
                 del waiting[index]
-                self._removed(ticket.job_class, ticket.stream)
+                self._removed(ticket)
                 return True
         return False
 
@@ -172,4 +185,9 @@ class Scheduler:
         for job_class, queue in self._queues.items():
             queue.clear()
             self._counts[job_class] = 0
+        self._n_file_windows = 0
         return [each.ticket for waiting in left for each in waiting]
+
+
+def _is_file_window(ticket: Ticket) -> bool:
+    return ticket.job_class is JobClass.FILE and ticket.key is not None

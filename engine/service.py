@@ -38,6 +38,7 @@ from engine.types import (
     WindowResult,
 )
 from engine.window_decode import check_job
+from engine.window_search import check_search
 
 __all__ = [
     "FINAL_DEADLINE_S",
@@ -145,7 +146,7 @@ class EngineService:
         return self._cadence.max_streams(self._clock.now_s())
 
     def _limit(self, key: BatchKey) -> int:
-        return self._limits.limit(key, self.info.device)
+        return self._limits.limit(key, self.info.device, is_live=self._cadence.is_live(self._clock.now_s()))
 
     def stats(self) -> EngineStats:
         """A snapshot of the counters."""
@@ -191,6 +192,9 @@ class EngineService:
     async def transcribe_window(self, job: WindowJob) -> WindowResult:
         """Decode one window; survives restarts of the engine child.
 
+        Windows of one recording come each under a stream name of its own: only then do they share batches, and
+        one of which the engine dies is no other's fault.
+
         Raises SupersededError if a newer job of the stream made this PARTIAL pointless, BadInputError
         for what the model cannot take, EngineFailedError if the window cannot be decoded (EngineKilledError: nor
         anything else of this stream, of which the engine dies),
@@ -202,10 +206,14 @@ class EngineService:
         key, now_s = batch_key(job, self.info), self._clock.now_s()
         if job.job_class is not JobClass.FILE:
             self._cadence.seen(job.stream, key, now_s)
-        allowed_s = FINAL_DEADLINE_S if job.job_class is JobClass.FINAL else self.partial_interval_s
-        ticket = Ticket(self._new_number(), job.job_class, job.stream, key, now_s + allowed_s)
+        ticket = Ticket(self._new_number(), job.job_class, job.stream, key, now_s + self._allowed_s(job.job_class))
         result: WindowResult = await self._submit(ticket, job)
         return result
+
+    def _allowed_s(self, job_class: JobClass) -> float:
+        if job_class is JobClass.FILE:
+            return 0.0  # recordings take turns
+        return FINAL_DEADLINE_S if job_class is JobClass.FINAL else self.partial_interval_s
 
     async def transcribe_file(self, samples: FloatArray, options: FileOptions) -> AsyncIterator[FileSegment]:
         """Decode a recording, float32 mono 16 kHz, between the live jobs; close the iterator when done.
@@ -236,6 +244,7 @@ class EngineService:
             raise BadInputError("samples", samples.shape, f"one dimension, up to {MAX_FILE_S:g} s at 16 kHz")
         if options.language is not None and options.language not in self.info.languages:
             raise BadInputError("language", options.language, ", ".join(self.info.languages))
+        check_search(options.search)
         if self._open_files >= MAX_OPEN_FILES:
             raise AtCapacityError(f"{MAX_OPEN_FILES} recordings are being decoded; try again later")
 
@@ -264,7 +273,8 @@ class EngineService:
 
     async def _serve(self) -> None:
         while True:
-            batch = self._batches.next_again() or self._next_batch()
+            is_final_waiting = self._scheduler.waiting(JobClass.FINAL) > 0
+            batch = self._batches.next_again(is_final_waiting=is_final_waiting) or self._next_batch()
             if batch:
                 await self._batches.run(batch)
             else:

@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         ("--max-audio",),
         "longest recording in seconds, for jobs and uploads",
         ge=1,
-        le=172_800,
+        le=86_400,
     )
     models: str | None = row(
         None,

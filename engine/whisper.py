@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from engine.alignment import align_rows
 from engine.errors import EngineFailedError, ModelUnavailableError
 from engine.file_run import FileRun, GatedModel, transcribe_samples
 from engine.models import DEMO_LANGUAGES
-from engine.prompts import MAX_HINT_CHARS, compression_ratio, hint_tokens, join_previous, length_limit
+from engine.prompts import MAX_HINT_CHARS, compression_ratio, hint_tokens, join_previous, length_limit, max_steps
 from engine.types import (
     MAX_FRAMES,
     DetectResult,
@@ -38,8 +39,8 @@ from engine.types import (
     ModelInfo,
     Word,
 )
-from engine.window_decode import AlignRequest, DecodeOptions, DecodeRequest, DecodeResult, group_indexes
 from engine.window_geometry import window_geometry
+from engine.window_model import AlignRequest, DecodeOptions, DecodeRequest, DecodeResult, group_indexes
 
 __all__ = ["MAX_OPEN_FILES", "EncodedBatch", "WhisperBackend"]
 
@@ -106,8 +107,24 @@ class EncodedBatch:
         return ctranslate2.StorageView.from_array(picked)
 
 
+def _read(result: Any, tokenizer: Any, n_steps: int, length_penalty: float) -> DecodeResult:
+    """`n_steps`: how many tokens could be written, the end of text among them."""
+    found = result.sequences_ids[0]
+    tokens = tuple(token for token in found if token < tokenizer.eot)
+    text = tokenizer.decode(list(tokens))
+    return DecodeResult(
+        tokens=tokens,
+        text=text,
+        # The library divides the sum by length ** penalty; Whisper's mean counts the end of text too.
+        avg_logprob=float(result.scores[0]) * len(found) ** length_penalty / (len(found) + 1),
+        no_speech_prob=float(result.no_speech_prob),
+        compression_ratio=compression_ratio(text),
+        is_cut=len(found) >= n_steps,
+    )
+
+
 class WhisperBackend:
-    """`engine.window_decode.WindowModel` and the file calls of `engine.types.Backend`; one thread calls it."""
+    """`engine.window_model.WindowModel` and the file calls of `engine.types.Backend`; one thread calls it."""
 
     def __init__(
         self,
@@ -132,7 +149,7 @@ class WhisperBackend:
         self._files: dict[Handle, FileRun] = {}
         self._last_handle = first_handle
         self.info = self._describe(name, is_demo, window_pad_s)
-        self._suppressed = list(get_suppressed_tokens(self._tokenizer(self.info.languages[0], "transcribe"), [-1]))
+        self._n_tokens: int = self._whisper.hf_tokenizer.get_vocab_size()
 
     def _describe(self, name: str, is_demo: bool, window_pad_s: float | None) -> ModelInfo:
         known = [
@@ -205,12 +222,18 @@ class WhisperBackend:
         for alike in group_indexes(len(prompt) for prompt in prompts):
             chosen = encoded.rows([requests[index].row for index in alike])
             found = self._generate(chosen, [prompts[index] for index in alike], options)
+            n_steps = max_steps(len(prompts[alike[0]]), options.max_new_tokens)
             for index, result in zip(alike, found, strict=True):
-                results[index] = self._read(result, self._tokenizer(requests[index].language, requests[index].task))
+                tokenizer = self._tokenizer(requests[index].language, requests[index].task)
+                results[index] = _read(result, tokenizer, n_steps, options.length_penalty)
         return [results[index] for index in range(len(requests))]
 
     def _generate(self, rows: Any, prompts: list[list[int]], options: DecodeOptions) -> Any:
-        how: dict[str, Any] = {"beam_size": options.beam_size, "no_repeat_ngram_size": options.no_repeat_ngram}
+        how: dict[str, Any] = {
+            "beam_size": options.beam_size,
+            "patience": options.patience,
+            "no_repeat_ngram_size": options.no_repeat_ngram,
+        }
         if options.temperature > 0:
             # The default of sampling_topk, 1, is the best token whatever the temperature.
             how = {
@@ -223,24 +246,21 @@ class WhisperBackend:
             rows,
             prompts,
             max_length=length_limit(len(prompts[0]), options.max_new_tokens),
-            suppress_tokens=self._suppressed,
+            length_penalty=options.length_penalty,
+            suppress_tokens=self._suppressed(options.suppress_tokens),
             return_scores=True,
             return_no_speech_prob=True,
             **how,
         )
 
-    def _read(self, result: Any, tokenizer: Any) -> DecodeResult:
-        found = result.sequences_ids[0]
-        tokens = tuple(token for token in found if token < tokenizer.eot)
-        text = tokenizer.decode(list(tokens))
-        return DecodeResult(
-            tokens=tokens,
-            text=text,
-            # The library's score is the mean per token; Whisper's threshold counts the end of text too.
-            avg_logprob=float(result.scores[0]) * len(found) / (len(found) + 1),
-            no_speech_prob=float(result.no_speech_prob),
-            compression_ratio=compression_ratio(text),
-        )
+    def _suppressed(self, tokens: Sequence[int]) -> list[int]:
+        """Token ids that are never written: the given ones, those that -1 stands for, and the prompt's own."""
+        tokenizer = self._tokenizer(self.info.languages[0], "transcribe")
+        return list(get_suppressed_tokens(tokenizer, self._known(tokens)))
+
+    def _known(self, tokens: Sequence[int]) -> list[int]:
+        """-1 and the ids that the vocabulary has: for others the library writes beside its arrays."""
+        return [token for token in tokens if -1 <= token < self._n_tokens]
 
     def _prompt(self, request: DecodeRequest) -> list[int]:
         tokenizer = self._tokenizer(request.language, request.task)
@@ -282,6 +302,11 @@ class WhisperBackend:
             raise EngineFailedError(f"more than {MAX_OPEN_FILES} recordings at once")
         if options.language is not None:
             self._tokenizer(options.language, options.task)
+        # To an empty list the pipeline does not add the tokens of the prompt.
+        suppressed = self._known(options.search.suppress_tokens) or [
+            self._tokenizer(self.info.languages[0], "transcribe").sot
+        ]
+        options = replace(options, search=replace(options.search, suppress_tokens=tuple(suppressed)))
 
         def transcribe(gated: GatedModel) -> Iterator[FileSegment]:
             whisper = copy.copy(self._whisper)

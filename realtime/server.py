@@ -3,7 +3,7 @@
 Puts the engine, two listeners (WebSocket and health) and the connections together, answers
 readiness truthfully, and ends in the right order on SIGTERM: nobody new, finals out, close, exit 0.
 
-Knows nothing of messages or words.
+Knows nothing of messages, forms or words.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from starlette.websockets import WebSocket
 
 from engine.clock import Clock, MonotonicClock
 from engine.cores import usable_cores
-from engine.errors import ConfigError, SttError, UnauthorizedError
+from engine.errors import ConfigError, DrainingError, SttError, UnauthorizedError
 from engine.metrics import Metrics
 from engine.owner import EngineOwner, EngineState
 from engine.service import EngineService
 from engine.settings import Settings
 from realtime.admission import Admission
+from realtime.audio_errors import LoadingError
+from realtime.audio_files import FileDesk
 from realtime.auth import Authenticator, Gate
 from realtime.connection import Connection, new_uid
 from realtime.features import FeaturePool, feature_threads
@@ -105,6 +107,7 @@ class RealtimeServer:
         self._started_unix_s = time.time()
         self._started_s = self.clock.now_s()
         self._port = 0
+        self._files = FileDesk(settings, self._engine, self._gate, self.clock, self._rules, self._unready)
 
     # Life
 
@@ -124,6 +127,7 @@ class RealtimeServer:
         finally:
             await self._engine.stop()
             await self._owner.stop()
+            self._files.close()
             for open_listener in (listener, health_listener):
                 if open_listener is not None:
                     await open_listener.aclose(grace_s=CLOSE_S)
@@ -131,7 +135,8 @@ class RealtimeServer:
 
     async def _listen(self) -> Listener:
         settings = self._settings
-        app = Starlette(routes=[ping_route(self), Route("/", _index), WebSocketRoute("/{path:path}", self._accept)])
+        sockets, files = WebSocketRoute("/{path:path}", self._accept), Route("/{path:path}", self._files.api)
+        app = Starlette(routes=[ping_route(self), Route("/", _index), sockets, files])
         listener = await serve(
             app,
             settings.effective_host,
@@ -199,14 +204,15 @@ class RealtimeServer:
         self._is_draining = True
         self._admission.close()
         listener.stop_accepting()
-        logger.info("draining %d streams", len(self._connections))
+        logger.info("draining %d streams, %d files", len(self._connections), self._files.api.n_active)
         for connection in list(self._connections):
             connection.drain()
-        if not await self._wait_empty(DRAIN_S):
-            logger.warning("%d streams were not finished within %g s", len(self._connections), DRAIN_S)
+        if not all(await asyncio.gather(self._wait_empty(DRAIN_S), self._files.api.drain(DRAIN_S))):
+            n_streams, n_files = len(self._connections), self._files.api.n_active
+            logger.warning("%d streams and %d files were not finished within %g s", n_streams, n_files, DRAIN_S)
             for connection in list(self._connections):
                 connection.abort()
-            await self._wait_empty(ABORT_S)
+            await asyncio.gather(self._wait_empty(ABORT_S), self._files.api.abort(ABORT_S))
         logger.info("drained")
 
     async def _wait_empty(self, timeout_s: float) -> bool:
@@ -214,7 +220,14 @@ class RealtimeServer:
             await asyncio.wait_for(self._is_empty.wait(), timeout_s)
         return self._is_empty.is_set()
 
-    # Connections
+    # Connections and files
+
+    def _unready(self) -> SttError | None:
+        """Why no file would be taken now; a server whose places for streams are all taken does take files."""
+        state = self._owner.state
+        if self._is_draining or self._stop.is_set():
+            return DrainingError("draining: the server is shutting down")
+        return None if state is EngineState.READY else LoadingError(f"{state.value}: the engine is not ready")
 
     def _rules(self) -> HandshakeRules:
         info = self._owner.info
@@ -272,6 +285,7 @@ class RealtimeServer:
             port=self._port,
             details={
                 "sessions": session_details(self._admission),
+                "files": self._files.details(),
                 "serving": serving_details(self._load, self._features.n_threads),
                 "engine": engine_details(state, model, self._engine.stats(), now_s),
                 "samples": self._metrics.sample_counts(),
@@ -288,4 +302,6 @@ class RealtimeServer:
 
 
 async def _index(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("Live speech-to-text over WebSocket. /ping tells whether it is ready.\n")
+    return PlainTextResponse(
+        "Speech-to-text: live over WebSocket, files at /v1/audio/transcriptions. /ping tells whether it is ready.\n"
+    )

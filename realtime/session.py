@@ -20,7 +20,7 @@ from engine.batching import cut_context
 from engine.errors import DrainingError, EngineFailedError, EngineKilledError, IdleError, SessionLimitError, SttError
 from engine.types import SAMPLE_RATE_HZ, JobClass, WindowJob, WindowResult
 from engine.vad import SpeechDetector
-from engine.window_decode import is_loop
+from engine.window_search import is_loop
 from realtime.endpointing import Window
 from realtime.events import Cancel, Close, Decode, Event, SendDisconnect, SendLanguage, SendSegments
 from realtime.hypothesis import timed_words

@@ -20,7 +20,6 @@ __all__ = [
     "TimedWord",
     "agreed_prefix",
     "before_loop",
-    "ends_sentence",
     "normalised",
     "skip_completed",
     "stable_prefix",
@@ -45,7 +44,6 @@ model's recordings, decoded once in 1.5 s: half of the words are completed 0.2 s
 LOOP_WORDS = 6
 LOOP_SPAN_S = 0.4
 """Nobody says six words in less than this; a model that repeats itself at the edge of the audio does."""
-SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,6 @@ def normalised(text: str) -> str:
     """Case-folded letters and digits only (Unicode NFKC); punctuation does not count."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(char for char in folded if char.isalnum())
-
-
-def ends_sentence(text: str) -> bool:
-    """True if the word closes a sentence."""
-    return text.rstrip("\"'”’)» ").endswith(SENTENCE_ENDS)
 
 
 def before_loop(words: Sequence[TimedWord], rate_hz: int) -> Sequence[TimedWord]:

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.sentences import ends_sentence
 from engine.types import SAMPLE_RATE_HZ
 from realtime.display import MAX_SHRINK_WORDS, shown_words, shrinks_too_much
 from realtime.messages import Segment, SegmentWord
-from realtime.stability import TimedWord, before_loop, ends_sentence, skip_completed, stable_prefix
+from realtime.stability import TimedWord, before_loop, skip_completed, stable_prefix
 
 __all__ = ["Transcript", "Update"]
 

@@ -15,7 +15,7 @@ from engine.batch_limits import (
 from engine.batching import BatchKey
 from engine.cost_model import CostModel
 from engine.types import JobClass
-from engine.window_decode import BEAM_SIZE
+from engine.window_search import n_rows
 
 PARTIAL, FINAL = JobClass.PARTIAL, JobClass.FINAL
 
@@ -28,7 +28,7 @@ def test_on_a_gpu_partials_are_limited_by_number_and_finals_by_rows() -> None:
     limits = BatchLimits(CostModel())
     assert limits.limit(key(PARTIAL), "cuda") == MAX_GPU_ITEMS
     n_finals = limits.limit(key(FINAL), "cuda")
-    assert n_finals * BEAM_SIZE[FINAL] <= MAX_GPU_ROWS < (n_finals + 1) * BEAM_SIZE[FINAL]
+    assert n_finals * n_rows(FINAL, None) <= MAX_GPU_ROWS < (n_finals + 1) * n_rows(FINAL, None)
 
 
 def test_on_a_cpu_an_unknown_window_runs_alone() -> None:
@@ -57,7 +57,7 @@ def test_what_did_not_fit_is_halved_for_windows_of_its_length_and_longer_ones(n_
     assert limits.limit(key(PARTIAL, 400), "cuda") == expected
     assert limits.limit(key(PARTIAL, 1_000), "cuda") == expected
     assert limits.limit(key(PARTIAL, 200), "cuda") == MAX_GPU_ITEMS
-    assert limits.limit(key(FINAL, 400), "cuda") == MAX_GPU_ROWS // BEAM_SIZE[FINAL]
+    assert limits.limit(key(FINAL, 400), "cuda") == MAX_GPU_ROWS // n_rows(FINAL, None)
 
 
 def test_full_batches_that_go_well_raise_a_learned_limit_by_one_at_a_time() -> None:

@@ -1,4 +1,4 @@
-"""engine.formats: stamps, escapes and empty input of every format."""
+"""engine.formats: stamps, escapes and empty input of every format; engine.line_breaks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from engine.formats import (
     render,
     timestamp,
     to_json,
+    to_lrc,
     to_srt,
     to_tsv,
     to_txt,
     to_vtt,
 )
+from engine.line_breaks import break_cue
 from engine.types import Word
 
 TWO = (Cue(0.0, 1.5, " Hello world."), Cue(61.25, 3_725.0, " How are you?"))
@@ -177,3 +179,74 @@ def test_any_text_leaves_the_block_structure_whole(some: list[Cue]) -> None:
         document.encode("utf-8")
     assert len(to_tsv(some).rstrip("\n").split("\n")) == expected + 1
     assert all(line.count("\t") == 2 for line in to_tsv(some).rstrip("\n").split("\n"))
+
+
+def test_lrc_counts_minutes_and_hundredths() -> None:
+    assert to_lrc(TWO) == "[00:00.00]Hello world.\n[01:01.25]How are you?\n"
+    assert to_lrc((Cue(59.996, 61, "a"), Cue(6_000, 6_001, "[Music]"))) == "[01:00.00]a\n[100:00.00] [Music]\n"
+    assert render((), "lrc") == ""
+
+
+def spoken(text: str, start_s: float, seconds_per_word: float) -> tuple[Word, ...]:
+    starts = [start_s + number * seconds_per_word for number in range(len(text.split()))]
+    return tuple(
+        Word(f" {word}", at, at + seconds_per_word / 2, 1.0) for word, at in zip(text.split(), starts, strict=True)
+    )
+
+
+LONG = "one two three four five six"
+
+
+def test_lines_are_broken_between_words() -> None:
+    cue = Cue(0, 6, LONG)
+    assert to_srt((cue,), 13).splitlines()[2:] == ["one two three", "four five six"]
+    assert render((cue,), "vtt", max_line_width=9).splitlines()[3:] == ["one two", "three", "four five", "six"]
+    assert render((cue,), "srt", max_line_count=1) == to_srt((cue,)), "a count alone changes nothing"
+    assert render((cue,), "tsv", max_line_width=9) == to_tsv((cue,)), "other formats have no lines"
+
+
+def test_a_cue_with_too_many_lines_is_split_at_the_times_of_its_words() -> None:
+    cue = Cue(1, 13, LONG, spoken(LONG, 1, 2))
+    assert to_srt((cue,), 9, 2) == (
+        "1\n00:00:01,000 --> 00:00:06,000\none two\nthree\n\n2\n00:00:07,000 --> 00:00:13,000\nfour five\nsix\n"
+    )
+
+
+@pytest.mark.parametrize("words", [(), spoken("other words than in the text", 1, 1)])
+def test_without_fitting_words_time_is_shared_out_by_characters(words: tuple[Word, ...]) -> None:
+    cue = Cue(0, 10, "aaaa bbbbbb", words)
+    assert [line for line in to_vtt((cue,), 6, 1).splitlines() if "-->" in line] == [
+        "00:00:00.000 --> 00:00:04.000",
+        "00:00:04.000 --> 00:00:10.000",
+    ]
+
+
+def test_text_without_blanks_is_broken_anywhere() -> None:
+    assert to_srt((Cue(0, 1, "日本語" * 4),), 5).splitlines()[2:] == ["日本語日本", "語日本語日", "本語"]
+
+
+@pytest.mark.parametrize("limits", [{"max_line_width": 0}, {"max_line_width": 5, "max_line_count": 0}])
+def test_limits_below_one_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(BadInputError, match="1 or more"):
+        render(TWO, "srt", **limits)  # type: ignore[arg-type]
+    render(TWO, "srt", max_line_width=1, max_line_count=1)
+
+
+word_lists = st.lists(
+    st.builds(Word, st.text("ab -", max_size=6), st.floats(0, 50), st.floats(0, 50), st.just(1.0)), max_size=12
+)
+
+
+@given(word_lists, st.floats(0, 50), st.floats(0, 50), st.integers(1, 9), st.one_of(st.none(), st.integers(1, 3)))
+def test_pieces_keep_the_text_and_stay_in_order(
+    words: list[Word], start_s: float, end_s: float, width: int, count: int | None
+) -> None:
+    text = one_line("".join(word.text for word in words))
+    pieces = break_cue(start_s, end_s, text, words, width, count)
+    lines = [line for _, _, piece in pieces for line in piece]
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(len(line) <= width for line in lines)
+    assert all(len(piece) <= (count or len(piece)) for _, _, piece in pieces)
+    edges = [edge for piece_start_s, piece_end_s, _ in pieces for edge in (piece_start_s, piece_end_s)]
+    assert edges == sorted(edges)
+    assert edges[0] == start_s and edges[-1] == max(start_s, end_s)

@@ -49,6 +49,19 @@ LEGAL: dict[str, tuple[str, Any]] = {
     "no_auth": ("1", True),
     "ssl_certfile": ("cert.pem", Path("cert.pem")),
     "ssl_keyfile": ("key.pem", Path("key.pem")),
+    "max_upload_bytes": ("5000", 5_000),
+    "max_audio_s": ("60", 60.0),
+    "models": ("base,turbo=/models/turbo", "base,turbo=/models/turbo"),
+    "max_loaded_models": ("2", 2),
+    "concurrency": ("2", 2),
+    "handler_stream": ("1", True),
+    "strict_compat": ("1", True),
+    "max_download_bytes": ("5000", 5_000),
+    "download_timeout_s": ("20", 20.0),
+    "allow_private_urls": ("1", True),
+    "max_result_bytes": ("20000", 20_000),
+    "bucket_endpoint_url": ("https://s3.example.org", "https://s3.example.org"),
+    "bucket_name": ("transcripts", "transcripts"),
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
 }
@@ -65,6 +78,13 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "max_backlog_s": (1, 60, 0.999, 60.001),
     "feature_threads": (0, 64, -1, 65),
     "engine_timeout_s": (0.5, 600, 0.499, 600.001),
+    "max_upload_bytes": (1_000, 10_737_418_240, 999, 10_737_418_241),
+    "max_audio_s": (1, 86_400, 0.999, 86_400.001),
+    "max_loaded_models": (1, 8, 0, 9),
+    "concurrency": (1, 32, 0, 33),
+    "max_download_bytes": (1_000, 10_737_418_240, 999, 10_737_418_241),
+    "download_timeout_s": (1, 3_600, 0.999, 3_600.001),
+    "max_result_bytes": (10_000, 20_000_000, 9_999, 20_000_001),
 }
 """Row -> (least, greatest, just too small, just too great)."""
 
@@ -101,7 +121,9 @@ def token_file(folder: Path, text: str = SECRET + "\n", mode: int = 0o600) -> Pa
 
 
 def test_the_tests_know_every_row() -> None:
-    assert set(LEGAL) | {"auth_token"} == {row.name for row in rows()}
+    secrets = {"auth_token", "bucket_access_key_id", "bucket_secret_access_key"}
+    assert {row.name for row in rows() if row.is_secret} == secrets
+    assert set(LEGAL) | secrets == {row.name for row in rows()}
     numbers = {row.name for row in rows() if isinstance(row.default, (int, float)) and not row.is_switch}
     assert set(BOUNDS) == numbers | {"max_connection_time_s", "window_pad_s", *AUTO}
     assert set(AUTO) == {row.name for row in rows() if row.may_be_auto}
@@ -125,11 +147,19 @@ def test_every_row_from_the_environment(name: str, monkeypatch: pytest.MonkeyPat
     assert getattr(load_settings(), name) == value != row_named(name).default
 
 
-@pytest.mark.parametrize("name", LEGAL)
+WITHOUT_OPTIONS = {row.name for row in rows() if not row.flags}
+"""Secrets, and what belongs to the worker, which has no command line."""
+
+
+def test_only_the_worker_and_secrets_have_no_options() -> None:
+    for name in WITHOUT_OPTIONS:
+        assert row_named(name).is_secret or row_named(name).help.startswith("worker: "), name
+
+
+@pytest.mark.parametrize("name", [name for name in LEGAL if name not in WITHOUT_OPTIONS])
 def test_every_row_from_the_command_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text, value = legal(name, monkeypatch, tmp_path)
     row = row_named(name)
-    assert row.flags
     for flag in row.flags:
         settings = from_options(flag) if row.is_switch else from_options(flag, text)
         assert getattr(settings, name) == value
@@ -176,18 +206,22 @@ def test_empty_variables_are_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert load_settings().max_clients == 5
 
 
+def plain(number: float) -> str:
+    return f"{number:.15g}"
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = row_named(name)
     least, greatest, too_small, too_great = BOUNDS[name]
     for value in (least, greatest):
-        monkeypatch.setenv(row.env[0], f"{value:g}" if value < 1e6 else str(value))
+        monkeypatch.setenv(row.env[0], plain(value))
         assert getattr(load_settings(), name) == value
     for wrong in (str(too_small), str(too_great), "nan", "inf", "many"):
         monkeypatch.setenv(row.env[0], wrong)
         with pytest.raises(ConfigError) as caught:
             load_settings()
-        legal = f"{'auto or ' if name in AUTO else ''}{least:g} to {greatest:g}"
+        legal = f"{'auto or ' if name in AUTO else ''}{plain(least)} to {plain(greatest)}"
         assert str(caught.value) == f"{row.env[0]}: {wrong!r} is not allowed; legal: {legal}"
 
 

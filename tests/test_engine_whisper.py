@@ -19,14 +19,16 @@ from engine.types import (
     FileOptions,
     FloatArray,
     Handle,
+    SearchOptions,
     Word,
 )
 from engine.whisper import MAX_OPEN_FILES, EncodedBatch, WhisperBackend
-from engine.window_decode import AlignRequest, DecodeOptions, DecodeRequest
+from engine.window_model import AlignRequest, DecodeOptions, DecodeRequest
 from tests.fakes.demo_audio import MODEL_DIR, Sample, log_mel, plain_words, samples
 from tests.fakes.demo_model import GREEDY, CountingModel, batch, encode, load, window
 
 HELLO, MEETING, NUMBERS, SERVICE, HOLA, VIAJE = samples()
+GREEDY_SEARCH = SearchOptions(beam_size=1)
 MAX_STEPS = 20_000
 """A recording that takes more steps than this does not end."""
 
@@ -375,7 +377,9 @@ def test_a_recording_is_transcribed_while_windows_are_decoded(backend: WhisperBa
         backend.next_segments(recording)
 
 
-@pytest.mark.parametrize("options", [FileOptions(), FileOptions(vad_filter=True, word_timestamps=True, beam_size=1)])
+@pytest.mark.parametrize(
+    "options", [FileOptions(), FileOptions(vad_filter=True, word_timestamps=True, search=GREEDY_SEARCH)]
+)
 def test_options_of_the_pipeline_reach_it(backend: WhisperBackend, options: FileOptions) -> None:
     recording = backend.open_file(VIAJE.audio, options)
     found = []
@@ -392,7 +396,7 @@ def test_options_of_the_pipeline_reach_it(backend: WhisperBackend, options: File
 
 
 def test_long_silence_goes_by_in_single_calls(backend: WhisperBackend) -> None:
-    recording = backend.open_file(np.zeros(65 * 16_000, np.float32), FileOptions(language="en", beam_size=1))
+    recording = backend.open_file(np.zeros(65 * 16_000, np.float32), FileOptions(language="en", search=GREEDY_SEARCH))
     texts, n_empty = finish(backend, recording)
     assert texts == []
     assert n_empty >= 6  # three windows, each encoded and decoded in a step of its own

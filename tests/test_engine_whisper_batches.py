@@ -14,7 +14,7 @@ from engine.alignment import align_calls
 from engine.errors import EngineFailedError
 from engine.types import JobClass, WindowJob
 from engine.whisper import WhisperBackend
-from engine.window_decode import AlignRequest, DecodeOptions, DecodeRequest
+from engine.window_model import AlignRequest, DecodeOptions, DecodeRequest
 from tests.fakes.demo_audio import log_mel, samples
 from tests.fakes.demo_model import CountingModel, batch, encode, features, load, window
 

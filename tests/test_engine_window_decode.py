@@ -15,15 +15,9 @@ import pytest
 
 from engine.errors import BadInputError, EngineFailedError
 from engine.types import MAX_FRAMES, BatchResult, FloatArray, JobClass, ModelInfo, WindowJob, WindowResult
-from engine.window_decode import (
-    DecodeRequest,
-    DecodeResult,
-    check_job,
-    decode_batch,
-    group_indexes,
-    is_doubtful,
-    restrict,
-)
+from engine.window_decode import check_job, decode_batch, restrict
+from engine.window_model import DecodeRequest, DecodeResult, group_indexes
+from engine.window_search import is_doubtful
 from tests.fakes.clock import ManualClock
 from tests.fakes.model import FAKE_MODEL_INFO, FakeEncoded, FakeModel, written
 

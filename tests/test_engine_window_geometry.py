@@ -24,4 +24,5 @@ from engine.window_geometry import window_geometry
 def test_how_long_windows_are_made(is_demo: bool, window_pad_s: float | None, geometry: tuple[int, int, int]) -> None:
     made = window_geometry(is_demo=is_demo, window_pad_s=window_pad_s)
     assert (made.pad_frames, made.tail_frames, made.bucket_frames) == geometry
+    assert made.file_window_s == (7.5 if is_demo else 30.0)
     assert made.context_lengths == ((0,) if is_demo else (0, 32, 96))

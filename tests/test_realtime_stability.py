@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.sentences import ends_sentence
 from realtime.stability import (
     SURE_MARGIN_S,
     SURE_PROBABILITY,
     TimedWord,
     agreed_prefix,
     before_loop,
-    ends_sentence,
     normalised,
     skip_completed,
     stable_prefix,

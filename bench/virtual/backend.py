@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.costs import BEAM_SIZES, Cost, CostModel, Work
 from bench.virtual.hearing import Hearing
@@ -28,6 +28,7 @@ from engine.types import (
     WindowJob,
     WindowResult,
 )
+from engine.window_search import n_rows
 
 __all__ = ["BatchDone", "Memory", "ModelledBackend"]
 
@@ -87,8 +88,11 @@ class ModelledBackend:
         async with self._turn:
             await self._check_memory(len(jobs), key.n_frames)
             results = tuple(self._hear(job) for job in jobs)
+            if not key.wants_words:
+                results = tuple(replace(result, words=()) for result in results)
             tokens = [sum(len(word.tokens) for word in result.words) for result in results]
-            beam_size = BEAM_SIZES[0] if key.job_class is JobClass.PARTIAL else BEAM_SIZES[1]
+            # Others were not measured.
+            beam_size = BEAM_SIZES[0] if n_rows(key.job_class, key.search) == 1 else BEAM_SIZES[1]
             # One step more than tokens: the end of the text.
             work = Work(len(jobs), key.n_frames, max(tokens) + 1, beam_size, key.n_context)
             cost = self._costs.cost(work)

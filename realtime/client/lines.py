@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from engine.sentences import ends_sentence
 from realtime.client.messages import Segment
-from realtime.stability import ends_sentence
 
 __all__ = ["LineJoiner", "joined"]
 

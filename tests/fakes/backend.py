@@ -162,12 +162,13 @@ class FakeBackend:
         """What a job gets, whatever else is in its batch."""
         length_s = job.mel.shape[1] / FRAMES_PER_SECOND
         speaker = int(job.mel[0, 0]) if job.mel.size else 0
+        n_words = job.mel.shape[1] // WORD_FRAMES if job.wants_words else 0
         probabilities: DetectResult = ()
         if job.language is None:
             allowed = job.languages or self.info.languages
             probabilities = tuple((code, share) for code, share in self.language_probs if code in allowed)
         return WindowResult(
-            words=_spread(speaker * SPEAKER_WORDS, job.mel.shape[1] // WORD_FRAMES, length_s),
+            words=_spread(speaker * SPEAKER_WORDS, n_words, length_s),
             language=job.language or probabilities[0][0],
             language_probs=probabilities,
             avg_logprob=-0.1,

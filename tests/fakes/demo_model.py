@@ -10,7 +10,8 @@ from engine.clock import MonotonicClock
 from engine.mel import window_features
 from engine.types import BatchResult, FloatArray, JobClass, WindowJob
 from engine.whisper import EncodedBatch, WhisperBackend
-from engine.window_decode import DecodeOptions, decode_batch
+from engine.window_decode import decode_batch
+from engine.window_model import DecodeOptions
 from tests.fakes.demo_audio import MODEL_DIR, Sample, log_mel
 
 __all__ = ["GREEDY", "CountingModel", "batch", "encode", "features", "load", "window"]

@@ -68,7 +68,7 @@ class Habits:
     calls; `faults` fail chosen calls. `garbage` is the share of partials that are heard completely wrong,
     `jitter_s` how far word times may be off. Of a
     word at the window's edge the share `needed` must be there, or it is `cut`. `silence_says` is heard where
-    there is no word, unlikely as it is.
+    there is no word, unlikely as it is, in windows without a search: with one, the engine drops it.
     """
 
     cost_s: float = 0.0
@@ -123,7 +123,7 @@ class Hearing:
             words = self._jittered(words, job.mel.shape[1] / FRAMES_PER_SECOND)
         if habits.loops(call, job):
             words = _looping(words)
-        if is_silent and habits.silence_says:
+        if is_silent and habits.silence_says and job.search is None:
             words = (Word(habits.silence_says, 0.0, job.mel.shape[1] / FRAMES_PER_SECOND, 0.1),)
         return self._result(job, words, is_silent=is_silent)
 
@@ -136,7 +136,7 @@ class Hearing:
         else:
             language = job.language
         logprob, no_speech = (-1.5, 0.95) if is_silent else (-0.2, 0.01)
-        return WindowResult(tuple(words), language, probs, logprob, no_speech, 1.0)
+        return WindowResult(tuple(words) if job.wants_words else (), language, probs, logprob, no_speech, 1.0)
 
     def _jittered(self, words: Sequence[Word], window_s: float) -> tuple[Word, ...]:
         """Times off by up to `jitter_s`, but in order and within the window, as an alignment's are."""

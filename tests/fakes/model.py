@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.types import FRAMES_PER_SECOND, DetectResult, FloatArray, ModelInfo, Word
-from engine.window_decode import AlignRequest, DecodeOptions, DecodeRequest, DecodeResult
+from engine.window_model import AlignRequest, DecodeOptions, DecodeRequest, DecodeResult
 from tests.fakes.clock import ManualClock
 
 __all__ = ["COSTS_S", "FAKE_MODEL_INFO", "FakeEncoded", "FakeModel", "written"]
@@ -43,7 +43,7 @@ class FakeEncoded:
 
 
 class FakeModel:
-    """`engine.window_decode.WindowModel`; `calls` are (method, argument) in order.
+    """`engine.window_model.WindowModel`; `calls` are (method, argument) in order.
 
     A row's decodes take their results from its list in `script`, then are `written(row + 1)`, so that every
     row has words of its own. `errors` names methods that raise.

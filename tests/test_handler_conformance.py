@@ -1,0 +1,296 @@
+"""What a caller of worker-faster_whisper sees, case by case: the whole worker under the real SDK, over HTTP.
+
+One worker serves all cases: `base` and `turbo` are the demo model's directory. Audio by URL comes from a server on
+loopback, which the worker is allowed to ask for once.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runpod
+
+from engine.models import DEMO_MODEL_DIR
+from tests.fakes.demo_audio import plain_words
+from tests.fakes.media import encoded
+from tests.fakes.runpod import Job, LocalWorker, QueuePlane, worker_environ
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "engine" / "demo_model" / "samples"
+LIMIT_S = 30.0
+HELLO = "Hello, my name is Anna."
+W_KEYS = {"segments", "detected_language", "transcription", "translation", "device", "model"}
+SEGMENT_KEYS = {
+    "id",
+    "seek",
+    "start",
+    "end",
+    "text",
+    "tokens",
+    "temperature",
+    "avg_logprob",
+    "compression_ratio",
+    "no_speech_prob",
+}
+
+
+def inline(name: str) -> str:
+    return base64.b64encode((SAMPLES / name).read_bytes()).decode()
+
+
+@dataclass
+class Site:
+    """The worker's world: a queue, and a server that has audio."""
+
+    plane: QueuePlane
+    worker: LocalWorker
+    audio_url: str
+
+    def do(self, **job_input: Any) -> Job:
+        return self.plane.wait(self.plane.submit(job_input), LIMIT_S)
+
+    def output(self, **job_input: Any) -> dict[str, Any]:
+        job = self.do(**job_input)
+        assert (job.status, job.error) == ("COMPLETED", None)
+        assert isinstance(job.output, dict)
+        return job.output
+
+    def error(self, **job_input: Any) -> tuple[str, str]:
+        """The message and its code."""
+        job = self.do(**job_input)
+        assert job.status == "FAILED" and isinstance(job.output, dict)
+        text = json.dumps([job.error, job.output])
+        assert "Traceback" not in text and ".py" not in text
+        return str(job.error), job.output["error_code"]
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def audio_url() -> Iterator[str]:
+    def handler(*args: Any) -> _Files:
+        return _Files(*args, directory=str(SAMPLES))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def worker_of(plane: QueuePlane, **extra: str) -> LocalWorker:
+    environ = worker_environ(
+        plane,
+        WHISPER_MODELS=f"base={DEMO_MODEL_DIR},turbo={DEMO_MODEL_DIR}",
+        ALLOW_PRIVATE_DOWNLOAD_URLS="1",
+        MAX_LOADED_MODELS="2",
+        **extra,
+    )
+    return LocalWorker((sys.executable, "-m", "handler"), environ)
+
+
+@pytest.fixture(scope="module")
+def site(audio_url: str) -> Iterator[Site]:
+    with QueuePlane() as plane, worker_of(plane) as worker:
+        yield Site(plane, worker, audio_url)
+        assert "Anna" not in worker.log() and inline("hello_en.wav")[:100] not in worker.log()
+
+
+@pytest.fixture(scope="module")
+def strict(audio_url: str) -> Iterator[Site]:
+    with QueuePlane() as plane, worker_of(plane, STRICT_COMPAT="1", MAX_RESULT_BYTES="10000") as worker:
+        yield Site(plane, worker, audio_url)
+
+
+def test_c1_a_url_alone(site: Site) -> None:
+    output = site.output(audio=f"{site.audio_url}/hello_en.wav")
+    assert set(output) >= W_KEYS and "word_timestamps" not in output
+    assert (output["model"], output["translation"], output["detected_language"]) == ("base", None, "en")
+    assert output["transcription"] == HELLO
+    [segment] = output["segments"]
+    assert set(segment) == SEGMENT_KEYS and segment["text"] == f" {HELLO}"
+    assert 0 < segment["start"] < segment["end"] < 3 and all(isinstance(token, int) for token in segment["tokens"])
+
+
+def test_c1_in_strict_mode_exactly_its_keys(strict: Site) -> None:
+    output = strict.output(audio=f"{strict.audio_url}/hello_en.wav")
+    assert set(output) == W_KEYS and output["transcription"] == HELLO
+    with_words = strict.output(audio_base64=inline("hello_en.wav"), word_timestamps=True)
+    assert set(with_words) == W_KEYS | {"word_timestamps"} and set(with_words["segments"][0]) == SEGMENT_KEYS
+
+
+def test_c2_base64_and_another_model_with_words(site: Site) -> None:
+    output = site.output(audio_base64=inline("hello_en.wav"), model="turbo", word_timestamps=True)
+    assert output["model"] == "turbo"
+    assert "".join(word["word"] for word in output["word_timestamps"]).strip() == HELLO
+    assert all(set(word) == {"word", "start", "end"} for word in output["word_timestamps"])
+    assert all(word["start"] < word["end"] for word in output["word_timestamps"])
+
+
+def test_c3_its_own_test_input(site: Site) -> None:
+    output = site.output(
+        audio=f"{site.audio_url}/hello_en.wav",
+        model="turbo",
+        transcription="plain text",
+        translate=False,
+        language="en",
+        temperature=0,
+        best_of=5,
+        beam_size=5,
+        suppress_tokens="-1",
+        condition_on_previous_text=False,
+        temperature_increment_on_fallback=0.2,
+        compression_ratio_threshold=2.4,
+        logprob_threshold=-1,
+        no_speech_threshold=0.6,
+    )
+    assert output["transcription"] == HELLO
+
+
+def test_c4_two_kinds_of_audio(site: Site) -> None:
+    message, code = site.error(audio=f"{site.audio_url}/hello_en.wav", audio_base64=inline("hello_en.wav"))
+    assert message == "Must provide either audio or audio_base64, not both" and code == "bad_input"
+
+
+def test_c5_no_audio(site: Site) -> None:
+    assert site.error(model="base") == ("Must provide either audio or audio_base64", "bad_input")
+
+
+def test_c6_an_unknown_field(site: Site, strict: Site) -> None:
+    output = site.output(audio=f"{site.audio_url}/hello_en.wav", foo=1)
+    assert output["transcription"] == HELLO and "foo" in output["warnings"][0]
+    message, code = strict.error(audio=f"{strict.audio_url}/hello_en.wav", foo=1)
+    assert "foo" in message and "unexpected" in message.lower() and code == "bad_input"
+
+
+def test_c7_the_other_formats(site: Site) -> None:
+    hello = inline("hello_en.wav")
+    srt = site.output(audio_base64=hello, transcription="srt")["transcription"]
+    assert re.fullmatch(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\nHello, my name is Anna\.\n\n", srt)
+    vtt = site.output(audio_base64=hello, transcription="vtt")["transcription"]
+    assert re.fullmatch(r"WEBVTT\n\n00:00:0\d\.\d{3} --> 00:00:0\d\.\d{3}\nHello, my name is Anna\.\n", vtt)
+    assert site.output(audio_base64=hello, transcription="formatted_text")["transcription"] == HELLO
+    several = site.output(audio_base64=hello, output_formats=["srt", "vtt", "tsv", "lrc", "verbose_json"])["outputs"]
+    assert several["srt"] == srt and several["vtt"] == vtt and several["tsv"].startswith("start\tend\ttext\n")
+    assert json.loads(several["verbose_json"])["text"] == HELLO and HELLO in several["lrc"]
+
+
+def test_c8_numbers_as_text(site: Site, strict: Site) -> None:
+    output = site.output(audio_base64=inline("hello_en.wav"), beam_size="5", temperature="0.0")
+    assert output["transcription"] == HELLO and any("beam_size" in warning for warning in output["warnings"])
+
+
+def test_c9_a_translation_beside_it(site: Site) -> None:
+    output = site.output(audio_base64=inline("hello_en.wav"), translate=True, translation="srt")
+    assert output["transcription"] == HELLO
+    # The demo model was never taught to translate: that it is a document of its own is what can be seen here.
+    assert isinstance(output["translation"], str) and (output["translation"] == "" or "-->" in output["translation"])
+
+
+def test_c10_a_model_that_is_not_on_the_list(site: Site) -> None:
+    assert site.error(audio_base64=inline("hello_en.wav"), model="nope") == (
+        "model: 'nope' is not allowed; legal: base, turbo",
+        "bad_input",
+    )
+
+
+def test_c11_no_fallback(site: Site) -> None:
+    output = site.output(audio_base64=inline("hello_en.wav"), temperature_increment_on_fallback=0)
+    assert output["transcription"] == HELLO
+
+
+def test_c12_a_dead_url(site: Site) -> None:
+    message, code = site.error(audio=f"{site.audio_url}/absent.wav?signature=secret")
+    assert code == "audio_fetch_failed" and "404" in message and "secret" not in message
+
+
+def test_c12_an_address_that_is_not_public(strict: Site) -> None:
+    """Allowed here are loopback and private networks; the metadata service of clouds never is."""
+    message, code = strict.error(audio="http://[64:ff9b::a9fe:a9fe]:1/latest/meta-data")
+    assert code == "audio_fetch_failed", message
+
+
+def odd_audio() -> dict[str, bytes]:
+    speech = (SAMPLES / "hello_en.wav").read_bytes()
+    samples = np.frombuffer(speech[44:], dtype=np.int16).astype(np.float32) / 32_768
+    return {
+        "8 kHz mono": encoded(samples[::2][:, None], 8_000),
+        "5.1": encoded(np.repeat(samples[:, None], 6, axis=1) / 2, 16_000),
+        "silence": encoded(np.zeros((32_000, 1), dtype=np.float32), 16_000),
+    }
+
+
+@pytest.mark.parametrize("name", ["8 kHz mono", "5.1"])
+def test_c13_odd_audio(site: Site, name: str) -> None:
+    data = base64.b64encode(odd_audio()[name]).decode()
+    assert len(plain_words(site.output(audio_base64=data)["transcription"])) >= 4
+
+
+@pytest.mark.parametrize("data", [b"", b"just some text, and no audio at all" * 20])
+def test_c13_no_audio(site: Site, data: bytes) -> None:
+    _message, code = site.error(audio_base64=base64.b64encode(data).decode())
+    assert code in ("bad_audio", "bad_input")
+
+
+def test_c13_and_c14_silence_has_no_segments_and_is_json(site: Site) -> None:
+    output = site.output(audio_base64=base64.b64encode(odd_audio()["silence"]).decode(), word_timestamps=True)
+    assert (output["segments"], output["transcription"], output["word_timestamps"]) == ([], "", [])
+
+
+def test_c15_a_language_that_is_none(site: Site) -> None:
+    message, code = site.error(audio_base64=inline("hello_en.wav"), language="zz")
+    assert code == "bad_input" and "zz" in message and "es" in message
+
+
+def test_a_list_has_results_and_errors_item_by_item(site: Site) -> None:
+    audio = [f"{site.audio_url}/hello_en.wav", f"{site.audio_url}/absent.wav", f"{site.audio_url}/hola_es.wav"]
+    results = site.output(audio=audio)["results"]
+    assert results[0]["transcription"] == HELLO
+    assert results[1]["error_code"] == "audio_fetch_failed"
+    assert results[2]["detected_language"] == "es"
+
+
+def test_a_result_that_is_too_large_is_shrunk_and_its_text_is_whole(strict: Site, site: Site) -> None:
+    asked = {
+        "audio_base64": inline("meeting_en.wav"),
+        "word_timestamps": True,
+        "output_formats": ["srt", "vtt", "json"],
+    }
+    whole = site.output(**asked)
+    small = strict.output(**{key: value for key, value in asked.items() if key != "output_formats"})
+    assert small["transcription"] == whole["transcription"] and len(json.dumps(small)) <= 10_000
+
+
+def test_a_cancelled_job_leaves_the_worker_free(site: Site) -> None:
+    job_id = site.plane.submit({"audio": f"{site.audio_url}/service_en.wav", "beam_size": 10})
+    site.plane.wait_until(lambda: site.plane.job(job_id).status == "IN_PROGRESS", "running")
+    site.plane.cancel(job_id)
+    assert site.output(audio_base64=inline("hello_en.wav"))["transcription"] == HELLO
+    assert site.plane.job(job_id).results == []
+
+
+def test_a_deadline_that_is_too_short(site: Site) -> None:
+    _message, code = site.error(audio_base64=inline("service_en.wav"), deadline_s=0.001, beam_size=20)
+    assert code in ("deadline", "bad_input")
+
+
+def test_the_sdks_own_client_gets_the_result(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runpod, "endpoint_url_base", site.plane.base_url)
+    monkeypatch.setattr(runpod, "api_key", site.plane.api_key)
+    request = runpod.Endpoint(site.plane.endpoint).run({"input": {"audio_base64": inline("hello_en.wav")}})
+    assert request.output(timeout=30)["transcription"] == HELLO
