@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test lint types format bench bench-live bench-gpu simulate soak roofline env-template clean
+.PHONY: help demo serve job test lint types format bench bench-live bench-files bench-start bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -15,6 +15,9 @@ demo: $(VENV)/.run  ## start the server, stream a sample with live captions, che
 
 serve: $(VENV)/.run  ## start the server on 127.0.0.1:9090 (ARGS="--port 9100 ..." adds options)
 	$(BIN)/python -m realtime $(ARGS)
+
+job: $(VENV)/.serverless  ## do the job in test_input.json as the serverless worker does it (ARGS="--test_input ...")
+	$(BIN)/python -m handler $(ARGS)
 
 test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name" adds options)
 	$(BIN)/python -m pytest $(ARGS)
@@ -36,6 +39,12 @@ bench: $(VENV)/.run  ## four live clients at once against the demo model: latene
 bench-live: $(VENV)/.bench .venv-peer-server/.done  ## this server and WhisperLive side by side: streams, latency, CPU (45 minutes)
 	$(BIN)/python -m bench.side_by_side $(ARGS)
 
+bench-files: $(VENV)/.run  ## files: faster-whisper's pipelines and ours, same model, same run (4 minutes)
+	$(BIN)/python -m bench.files $(ARGS)
+
+bench-start: $(VENV)/.serverless  ## worker: process start to first result, beside a replica of worker-faster_whisper (1 minute)
+	$(BIN)/python -m bench.startup $(ARGS)
+
 bench-gpu: $(VENV)/.run  ## measure this machine's GPU: random weights in true shapes
 	@$(call install,.[cuda])
 	$(BIN)/python -m bench.gpu --output bench/results/gpu.json $(ARGS)
@@ -45,6 +54,12 @@ simulate: $(VENV)/.run  ## live streams on modelled GPUs, in virtual time (7 min
 
 soak: $(VENV)/.run  ## two hours of streams in virtual time, 10000 sessions: nothing slower, nothing left (2 minutes)
 	$(BIN)/python -m bench.soak $(ARGS)
+
+soak-files: $(VENV)/.run  ## a recording of three hours: memory must not follow its length (3 minutes)
+	$(BIN)/python -m bench.soak_files $(ARGS)
+
+fuzz-media: $(VENV)/.run  ## damaged media files through the decoder
+	$(BIN)/python -m bench.fuzz_media $(ARGS)
 
 roofline: $(VENV)/.run  ## physical limit of streams per GPU
 	$(BIN)/python -m bench.roofline $(ARGS)
@@ -61,6 +76,10 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	@$(call install,.[dev])
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.serverless: pyproject.toml
+	@$(call install,.[serverless])
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: pyproject.toml

@@ -24,6 +24,7 @@ from bench.corpus import LABELS, load_corpus
 from bench.files_corpus import MAX_FILE_S, LongFile, write_long_file
 from bench.files_report import (
     ACCURATE,
+    ACCURATE_ALONE,
     ALONE,
     BATCHED,
     FAST,
@@ -53,6 +54,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     BATCHED: ("bench.files_peers", "--way", BATCHED),
     FAST: ("bench.files_own", "--mode", FAST),
     ACCURATE: ("bench.files_own", "--mode", ACCURATE),
+    ACCURATE_ALONE: ("bench.files_own", "--mode", ACCURATE, "--no-previous-text"),
 }
 PRECISIONS = {"cpu": "int8", "cuda": "float16"}
 """What our `auto` and worker-faster_whisper both take."""

@@ -10,16 +10,16 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from engine.recording import transcribe_recording
 
 from bench.files_corpus import MAX_FILE_S
 from bench.files_wire import FileAnswer, FileTask, Transcribe, serve
 from engine.clock import MonotonicClock
 from engine.decode import MediaDecoder
 from engine.owner import EngineOwner
+from engine.recording import transcribe_recording
 from engine.recording_types import RecordingOptions
 from engine.service import EngineService
 from engine.settings import load_settings
@@ -38,7 +38,9 @@ class _Own:
     def __init__(self, args: argparse.Namespace, loop: asyncio.AbstractEventLoop) -> None:
         names = ("model", "device", "compute_type", "cpu_threads")
         settings = load_settings({name: getattr(args, name) for name in names}, env_file=None)
-        self._mode = args.mode
+        self._options = RecordingOptions(
+            mode=args.mode, search=SEARCH, condition_on_previous_text=not args.no_previous_text
+        )
         self._loop = loop
         self._owner = EngineOwner(settings, MonotonicClock())
         self._service = EngineService(self._owner, MonotonicClock())
@@ -64,13 +66,12 @@ class _Own:
         await self._owner.stop()
 
     def _transcribe(self, task: FileTask, on_progress: Callable[[float], None]) -> FileAnswer:
-        options = RecordingOptions(mode=self._mode, language=task.language, search=SEARCH)
         recording = self._loop.run_until_complete(
             transcribe_recording(
                 self._service,
                 self._decoder,
                 Path(task.path),
-                options,
+                replace(self._options, language=task.language),
                 max_audio_s=MAX_FILE_S,
                 on_progress=on_progress,
             )
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve one mode."""
     parser = argparse.ArgumentParser(prog="python -m bench.files_own")
     parser.add_argument("--mode", choices=MODES, required=True)
+    parser.add_argument("--no-previous-text", action="store_true", help="in mode accurate, as faster-whisper's option")
     for name in ("--model", "--device", "--compute-type"):
         parser.add_argument(name, required=True)
     parser.add_argument("--cpu-threads", type=int, required=True)

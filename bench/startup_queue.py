@@ -7,6 +7,7 @@ HOLD_S, as the platform does, so that the SDK does not ask in a hot loop; a job 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -115,7 +116,9 @@ def _handler(plane: QueuePlane) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "application/json")
             if status != 204:
                 self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            # A worker that is told to stop may leave its open request.
+            with contextlib.suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(body)
 
     return Handler

@@ -44,8 +44,9 @@ async def transcribe_recording(
 ) -> Recording:
     """Transcribe a file of at most `max_audio_s` seconds.
 
-    `decoder` is an `engine.decode.MediaDecoder`. Where the language has to be found, segments are told to
-    `on_segment` when the whole file has been heard. Cancelling ends it at once.
+    `decoder` is an `engine.decode.MediaDecoder`. Where the language has to be found, all of the speech
+    decides; with `on_segment` in mode "fast" the first `recording_fast.SETTLE_S` do, so that segments can be told.
+    Cancelling ends it at once.
 
     Raises BadInputError, BadAudioError (DecodeLimitError at a cap), EngineFailedError, DrainingError, and
     AtCapacityError if decoder or engine stay busy with others.

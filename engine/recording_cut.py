@@ -34,11 +34,14 @@ MIN_PAUSE_FRAMES = 3
 """A pause of about 0.1 s; shorter dips stand inside of words."""
 LONG_PAUSE_S = 1.0
 """All longer pauses are equally good places for a cut."""
-LATENESS = 2.0
-"""What it is worth to fill a stretch, in seconds of pause: a second of pause makes up for half of the stretch."""
-EARLIEST_PAUSE = 0.5
+LATENESS = 1.0
+"""What it is worth to fill a stretch, in seconds of pause. Measured on the demo recordings (3,500 words, stretches
+of 5 to 15 s): at 2.0 4 % fewer stretches, and up to three times the word errors, since more sentences are cut."""
+EARLIEST_PAUSE = 0.3
+"""Part of the longest stretch before which no pause is looked for. Measured likewise: at 0.5 up to four times the
+word errors, where a stretch holds two sentences and a half; at 0.15 the same as at 0.3."""
 EARLIEST_DIP = 0.75
-"""Parts of the longest stretch before which no cut is looked for, in a pause and where there is none."""
+"""Part of the longest stretch before which it is not cut if there is no pause."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 Where the language is not given, each stretch is first decoded in the language that it sounds like; what most of
 the speech is in is known at the end, and the stretches that were taken for something else are decoded again.
-Their audio is kept for that as far as MAX_HELD_WINDOWS goes; beyond, the file is read a second time.
+Their audio is kept for that as far as MAX_HELD_WINDOWS goes; beyond, the file is read a second time. Whoever
+wants segments as they come does not wait for the end: then what SETTLE_S of speech are in decides.
 
 Invariant: results are used in the order of the recording.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -27,6 +30,8 @@ Item = tuple[Stretch, FloatArray]
 
 MAX_HELD_WINDOWS = 32
 """Windows whose spectrogram is kept until the language is known: 48 MB at 128 mel bands, 16 minutes of speech."""
+SETTLE_S = 30.0
+"""Speech after which a recording's language is settled for those who are told segments as they come."""
 PREPARED = 2
 """Windows that are ready or in the engine, per window in the engine."""
 
@@ -40,26 +45,22 @@ async def transcribe_fast(run: RecordingRun) -> Outcome:
     outcome = Outcome(LanguageVote(languages), reader, analysis)
     decoder = WindowDecoder(run.engine, run.options, languages, run.n_windows(), run.watch)
     if len(languages) == 1:
-        await _decode_known(run, decoder, reader, languages[0])
+        await _decode_known(run, decoder, reader.stretches(), languages[0])
     else:
-        undecided = _Undecided(outcome.vote)
-        await _decode_unknown(run, decoder, reader, undecided)
-        await _decode_again(run, decoder, outcome, undecided)
-        for heard in undecided.heard:
-            run.collector.add_heard(heard, outcome.vote.leader)
+        await _decode_unknown(run, decoder, outcome, reader)
     outcome.decode_s += reader.decode_s
     outcome.listen_s += reader.listen_s
     return outcome
 
 
-async def _decode_known(run: RecordingRun, decoder: WindowDecoder, reader: Reader[FloatArray], language: str) -> None:
+async def _decode_known(
+    run: RecordingRun, decoder: WindowDecoder, items: AsyncGenerator[Item, None], language: str
+) -> None:
     def deliver(item: Item, heard: Heard) -> None:
         run.collector.add_heard(heard, language)
         run.collector.progress(item[0].end_s)
 
-    await run_in_order(
-        reader.stretches(), lambda item: decoder.decode(*item, language), deliver, PREPARED * run.n_windows()
-    )
+    await run_in_order(items, lambda item: decoder.decode(*item, language), deliver, PREPARED * run.n_windows())
 
 
 class _Undecided:
@@ -85,7 +86,8 @@ class _Undecided:
         self.held[index] = mel
         if len(self.held) > MAX_HELD_WINDOWS:
             # What is in the leading language will hardly be decoded again.
-            likely = (each for each in self.held if self.heard[each].language == self._vote.leader)
+            leader = self._vote.leader
+            likely = (each for each in self.held if self.heard[each].language == leader)
             del self.held[next(likely, index)]
 
     def wrong(self) -> list[int]:
@@ -99,15 +101,29 @@ class _Undecided:
 
 
 async def _decode_unknown(
-    run: RecordingRun, decoder: WindowDecoder, reader: Reader[FloatArray], undecided: _Undecided
+    run: RecordingRun, decoder: WindowDecoder, outcome: Outcome, reader: Reader[FloatArray]
 ) -> None:
+    undecided = _Undecided(outcome.vote)
+    settle_s = SETTLE_S if run.collector.is_told else math.inf
+
+    async def until_settled(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
+        while outcome.vote.speech_s < settle_s and (item := await anext(items, None)) is not None:
+            yield item
+
     def deliver(item: Item, heard: Heard) -> None:
         undecided.add(heard, item[1])
         run.collector.progress(item[0].end_s)
 
-    await run_in_order(
-        reader.stretches(), lambda item: decoder.decode(*item, None), deliver, PREPARED * run.n_windows()
-    )
+    n_ahead = PREPARED * run.n_windows()
+    if run.collector.is_told:
+        n_ahead = min(n_ahead, MAX_HELD_WINDOWS // 2)  # so that those ahead of the decision are still held
+    async with aclosing(reader.stretches()) as stretches:
+        await run_in_order(until_settled(stretches), lambda item: decoder.decode(*item, None), deliver, n_ahead)
+        await _decode_again(run, decoder, outcome, undecided)
+        for heard in undecided.heard:
+            run.collector.add_heard(heard, outcome.vote.leader)
+            await asyncio.sleep(0)  # hours of segments at once would hold up live streams
+        await _decode_known(run, decoder, stretches, outcome.vote.leader)
 
 
 async def _decode_again(run: RecordingRun, decoder: WindowDecoder, outcome: Outcome, undecided: _Undecided) -> None:

@@ -45,6 +45,11 @@ class LanguageVote:
         self._total += weight
 
     @property
+    def speech_s(self) -> float:
+        """Seconds of speech that have voted."""
+        return self._total
+
+    @property
     def probabilities(self) -> DetectResult:
         """(language, probability), best first; all 0 before the first vote, one language alone 1."""
         if len(self._sums) == 1:

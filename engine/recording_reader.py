@@ -18,7 +18,7 @@ from engine.recording_audio import Found
 from engine.recording_cut import Stretch
 from engine.types import FloatArray
 
-__all__ = ["BlockDecoder", "Blocks", "Reader"]
+__all__ = ["BlockDecoder", "Blocks", "Listener", "PreparedT", "Reader"]
 
 PreparedT = TypeVar("PreparedT")
 

@@ -32,6 +32,11 @@ class Collector:
         self._gaps = GapFinder()
         self._loops: list[tuple[float, float]] = []
 
+    @property
+    def is_told(self) -> bool:
+        """True if somebody waits for each segment."""
+        return self._on_segment is not None
+
     def progress(self, done_s: float) -> None:
         """So much of the recording is done."""
         if self._on_progress is not None:

@@ -76,7 +76,7 @@ class SpeechSpans:
         self._reveal_open()
 
     def finish(self, n_samples: int) -> None:
-        """The recording has `n_samples`; what is open ends there."""
+        """The recording has `n_samples`, of which the last frame may have been filled up; what is open ends there."""
         if self._open is not None and n_samples - self._open > self._min_speech:
             self._reveal(self._open, n_samples)
             self._close(n_samples)

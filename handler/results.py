@@ -6,6 +6,7 @@ it, or its text, fits into the answer.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,19 +35,24 @@ class Delivery:
         A result goes to `upload_url` if the job gave one; into a store if the job asked for that, or if it is too
         large for the platform. Raises ResultNotJsonError, ResultTooLargeError, and UploadError if nothing is left.
         """
-        result: dict[str, Any] = to_safe(output)
-        is_too_large = posted_bytes(result) > self.max_bytes
         target = store or self.store
         if target is not None and target.bucket is None:
             target = None
-        is_wanted = request.upload_url is not None or request.upload or (is_too_large and target is not None)
-        if not is_wanted or request.upload is False:
-            return shrink(result, self.max_bytes)
+        # In a thread: the text of ten hours takes a second, and other jobs share this loop.
+        result, is_too_large = await asyncio.to_thread(self._measured, output)
+        is_wanted = request.upload or (is_too_large and target is not None and request.upload is None)
+        if request.upload_url is None and not is_wanted:
+            return await asyncio.to_thread(shrink, result, self.max_bytes)
         try:
-            link = await self._upload(encoded(result), request, target)
+            link = await self._upload(await asyncio.to_thread(encoded, result), request, target)
         except UploadError as error:
-            return shrink(_warned(result, f"the result was not uploaded: {error}"), self.max_bytes)
-        return summary(result, self.max_bytes, link=link)
+            warned = _warned(result, f"the result was not uploaded: {error}")
+            return await asyncio.to_thread(shrink, warned, self.max_bytes)
+        return await asyncio.to_thread(lambda: summary(result, self.max_bytes, link=link))
+
+    def _measured(self, output: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        result: dict[str, Any] = to_safe(output)
+        return result, posted_bytes(result) > self.max_bytes
 
     async def _upload(self, data: bytes, request: JobRequest, target: S3Config | None) -> str | None:
         if request.upload_url is not None:

@@ -257,12 +257,12 @@ def _receive(
         file.seek(0)
         file.truncate()
     size = file.tell() + int(answer["ContentLength"])
-    if size > max_bytes:
-        raise FetchError(f"{size} bytes are over the limit of {max_bytes}")
     body = answer["Body"]
     # Only `read1` returns what has come; `read` waits for a full chunk, so a drip would outlive the deadline.
     read1 = body._raw_stream.read1
     with closing(body):
+        if size > max_bytes:
+            raise FetchError(f"{size} bytes are over the limit of {max_bytes}")
         while file.tell() < size:
             if time.monotonic() >= end_s:
                 raise FetchError("the time for the download is over")

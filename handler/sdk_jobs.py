@@ -125,7 +125,7 @@ class JobHandler:
                     n_taken = min(len(segments), MAX_CHUNK_SEGMENTS)
                     yield self._kind(segments=[segments.popleft() for _ in range(n_taken)])
             answer = task.result()
-            if answer.get("error"):
+            if answer.get("error") and job["id"] in self._sessions:
                 self._poster.remember_error(job["id"], answer)
             yield answer
         finally:

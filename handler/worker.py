@@ -51,6 +51,7 @@ EXIT_FAILED = 1
 EXIT_ENGINE_FATAL = 70
 """EX_SOFTWARE of sysexits.h: the platform should restart the container."""
 SECRET_VARIABLES = ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
+TALKATIVE_LEVELS = ("DEBUG", "TRACE")
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class _Worker:
         scale.handle_job = handle_job
         job.send_result = self._poster.send_result
         job.stream_result = self._poster.stream_result
-        _hide_secrets(self._sdk.logger.RunPodLogger)
+        _quieten(self._sdk.logger.RunPodLogger)
 
     async def _refuse(self, session: Any, job: dict[str, Any]) -> None:
         await self._poster.send_result(session, error_body(draining_answer()), job)
@@ -205,12 +206,14 @@ class _Worker:
         self._shutdown.begin("the engine is down", EXIT_ENGINE_FATAL)
 
 
-def _hide_secrets(logger: Any) -> None:
-    """Take the platform's key out of every line of the SDK's own logger."""
+def _quieten(logger: Any) -> None:
+    """Leave out the SDK's debugging lines, which hold whole results, and the platform's key of all others."""
     redactor = Redactor(filter(None, map(os.environ.get, SECRET_VARIABLES)))
     log = logger.log
 
-    def redacted(self: Any, message: object, message_level: str = "INFO", job_id: str | None = None) -> None:
+    def quiet(self: Any, message: object, message_level: str = "INFO", job_id: str | None = None) -> None:
+        if message_level in TALKATIVE_LEVELS:
+            return
         log(self, redactor.redact(str(message)), message_level, job_id)
 
-    logger.log = redacted
+    logger.log = quiet

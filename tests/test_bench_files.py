@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.files import interleaved, main, way_options
 from bench.files_corpus import write_long_file
 from bench.files_report import (
     ACCURATE,
+    ACCURATE_ALONE,
     ALONE,
     BATCHED,
     FAST,
@@ -100,6 +102,12 @@ def test_goals_at_their_limits(fast_s: float, errors: int, met: list[bool]) -> N
     assert [verdict.is_met for verdict in verdicts(ways, on_gpu=False)] == met
 
 
+def test_accurate_is_measured_by_the_way_that_works_as_it_does() -> None:
+    peers = {SEQUENTIAL: figures([7.0], 800), ALONE: figures([9.0], 10)}
+    judged = verdicts({**peers, ACCURATE: figures([9.0], 700), ACCURATE_ALONE: figures([9.0], 16)}, on_gpu=False)
+    assert [verdict.is_met for verdict in judged] == [None, False]
+
+
 def test_what_was_not_run_is_not_judged() -> None:
     assert verdicts({SEQUENTIAL: figures([1.0])}, on_gpu=False) == []
     judged = verdicts({FAST: figures([1.0]), ACCURATE: figures([1.0])}, on_gpu=False)
@@ -120,7 +128,7 @@ def test_the_table_fits_and_says_what_it_compares() -> None:
     text = " ".join(out.getvalue().split())
     assert "ours, fast 1.4 55.00 55.00 11 2.10 1.73 5 7" in text
     assert "Sequential yardstick: same, no previous text" in text
-    assert "met: fast at least 1.5 times as fast as sequential: 2.10 times" in text
+    assert "met: fast: at least 1.5 times as fast as sequential: 2.10 times" in text
     assert "…" not in text
 
 
@@ -149,3 +157,17 @@ def test_our_search_is_the_peers() -> None:
     assert ours.compression_ratio_threshold == theirs["compression_ratio_threshold"]
     assert (ours.logprob_threshold, ours.no_speech_threshold) == (-1.0, theirs["no_speech_threshold"])
     assert list(ours.suppress_tokens) == theirs["suppress_tokens"]
+
+
+def test_two_ways_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real processes, ten seconds of speech: no verdict on speed."""
+    made = tmp_path / "files.json"
+    argv = ["--seconds", "10", "--rounds", "1", "--ways", BATCHED, FAST, "--no-verdict", "--json", str(made)]
+    assert main(argv) == 0
+    document = json.loads(made.read_text(encoding="utf-8"))
+    assert document["kind"] == "files" and document["conditions"]["cpu_threads"] == 1
+    ways = document["results"]["ways"]
+    assert set(ways) == {BATCHED, FAST}
+    assert ways[FAST]["wer"] < 0.2 and ways[FAST]["cpu_s"] > 0 and ways[FAST]["peak_bytes"] > 0
+    assert document["results"]["verdicts"] == []
+    assert "ours, fast" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 
 from engine.settings import env_template, rows
 from engine.wer import word_errors
+from handler.schema import parse_input
+from handler.schema import table as job_table
 from realtime import protocol
 from realtime.__main__ import parser as server_parser
 from realtime.client.options import make_parser as client_parser
 from realtime.messages import CLOSE_CODES
-from tests.serving import ROOT, Server, label, recording
+from tests.serving import DEMO, ROOT, Server, label, recording
 
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "PROTOCOL.md", "SECURITY.md", "CHANGELOG.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +41,31 @@ def settings_table() -> str:
 def test_readme_has_the_settings_table() -> None:
     shown = README.split(BEGIN)[1].split("-->\n", 1)[1].split(END)[0].strip()
     assert shown == settings_table(), "write tests.test_docs.settings_table() between the markers"
+
+
+def test_readme_has_the_table_of_job_fields() -> None:
+    shown = README.split("<!-- job: begin")[1].split("-->\n", 1)[1].split("<!-- job: end")[0].strip()
+    assert shown == job_table().strip(), "write handler.schema.table() between the markers"
+
+
+def test_the_curl_example_is_a_job() -> None:
+    [body] = re.findall(r"-d '(\{.*\})'", README)
+    request = parse_input(json.loads(body)["input"], strict=True)
+    assert (request.model, request.transcription, request.warnings) == ("turbo", "srt", ())
+
+
+def example(name: str) -> str:
+    """The Python under a marker."""
+    found = re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_openai_example_works(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    code = example("openai").replace("https://POD_ID-9090.proxy.runpod.net", server.url.replace("ws://", "http://"))
+    code = code.replace("talk.mp3", str(DEMO / "samples" / "hello_en.wav"))
+    exec(compile(code, "README.md", "exec"), {})
+    assert "Hello, my name is Anna." in capsys.readouterr().out
 
 
 def test_env_template_is_made_from_the_table() -> None:

@@ -83,7 +83,7 @@ def test_memory_cap() -> None:
 def test_native_code_that_ignores_a_refused_allocation_ends_alone() -> None:
     wide = encoded(tone(0.5, 192_000, 8), 192_000)
     with MediaDecoder(DecodeLimits(memory_bytes=1 << 20)) as small:  # too little for the resampler's tables
-        with pytest.raises(BadAudioError, match="signal SIGSEGV|limit of 1 MiB of memory"):
+        with pytest.raises(BadAudioError, match=r"signal SIGSEGV|limit of 1 MiB of memory"):
             small.decode(wide)
         assert small.decode(HELLO.read_bytes()).duration_s > 1
 

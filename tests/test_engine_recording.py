@@ -11,6 +11,7 @@ import random
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,20 +58,20 @@ def check_words(segments: tuple[FileSegment, ...], spoken: list[Spoken]) -> None
         assert abs(found.end_s - said.end_s) < TIME_ERROR_S
 
 
-@pytest.mark.parametrize("block_samples", [160, 511, 4_096, 65_536, 10**9])
+@pytest.mark.parametrize("block_samples", [333, 4_096, 65_536, 10**9])
 def test_every_word_once_and_in_its_place(block_samples: int) -> None:
-    audio, spoken = speak(random.Random(1).choices(range(1_000), k=120), PAUSES_S)
+    audio, spoken = speak(random.Random(1).choices(range(1_000), k=80), PAUSES_S)
     engine = ScriptedEngine(info=SMALL)
     recording = transcribe(engine, FakeDecoder(audio, block_samples))
     check_order(recording)
     check_words(recording.segments["transcribe"], spoken)
-    assert len(engine.hearing.jobs) > 10
+    assert len(engine.hearing.jobs) > 6
     assert max(job.mel.shape[1] for job in engine.hearing.jobs) <= 600
     assert recording.duration_s == pytest.approx(len(audio) / SAMPLE_RATE_HZ)
     assert recording.warnings == ()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     n_words=st.integers(1, 60),
@@ -386,7 +387,7 @@ def test_no_more_windows_than_asked_for_are_in_the_engine(batch_size: int) -> No
 def test_a_full_engine_is_asked_again() -> None:
     audio, spoken = speak(range(5))
     faults = dict.fromkeys(range(2), AtCapacityError("full"))
-    recording = transcribe(ScriptedEngine(Habits(faults=faults)), FakeDecoder(audio))  # type: ignore[arg-type]
+    recording = transcribe(ScriptedEngine(Habits(faults=faults)), FakeDecoder(audio))
     check_words(recording.segments["transcribe"], spoken)
 
 
@@ -420,7 +421,7 @@ def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"clips": ((0.0, float("nan")),)}, "clips"),
     ],
 )
-def test_what_cannot_be_asked_for(options: dict[str, object], field: str) -> None:
+def test_what_cannot_be_asked_for(options: dict[str, Any], field: str) -> None:
     decoder = FakeDecoder(silence(1.0))
     with pytest.raises(BadInputError) as refused:
         transcribe(ScriptedEngine(), decoder, **options)

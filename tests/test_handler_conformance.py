@@ -22,6 +22,7 @@ import pytest
 import runpod
 
 from engine.models import DEMO_MODEL_DIR
+from engine.types import FloatArray
 from tests.fakes.demo_audio import plain_words
 from tests.fakes.media import encoded
 from tests.fakes.runpod import Job, LocalWorker, QueuePlane, worker_environ
@@ -94,13 +95,13 @@ def audio_url() -> Iterator[str]:
 
 
 def worker_of(plane: QueuePlane, **extra: str) -> LocalWorker:
-    environ = worker_environ(
-        plane,
-        WHISPER_MODELS=f"base={DEMO_MODEL_DIR},turbo={DEMO_MODEL_DIR}",
-        ALLOW_PRIVATE_DOWNLOAD_URLS="1",
-        MAX_LOADED_MODELS="2",
+    environ = {
+        **worker_environ(plane),
+        "WHISPER_MODELS": f"base={DEMO_MODEL_DIR},turbo={DEMO_MODEL_DIR}",
+        "ALLOW_PRIVATE_DOWNLOAD_URLS": "1",
+        "MAX_LOADED_MODELS": "2",
         **extra,
-    )
+    }
     return LocalWorker((sys.executable, "-m", "handler"), environ)
 
 
@@ -227,11 +228,12 @@ def test_c12_an_address_that_is_not_public(strict: Site) -> None:
 
 def odd_audio() -> dict[str, bytes]:
     speech = (SAMPLES / "hello_en.wav").read_bytes()
-    samples = np.frombuffer(speech[44:], dtype=np.int16).astype(np.float32) / 32_768
+    samples = (np.frombuffer(speech[44:], dtype=np.int16) / 32_768).astype(np.float32)
+    wide: FloatArray = np.repeat(samples[:, None], 6, axis=1) * np.float32(0.5)
     return {
-        "8 kHz mono": encoded(samples[::2][:, None], 8_000),
-        "5.1": encoded(np.repeat(samples[:, None], 6, axis=1) / 2, 16_000),
-        "silence": encoded(np.zeros((32_000, 1), dtype=np.float32), 16_000),
+        "8 kHz mono": encoded(samples[::2], 8_000),
+        "5.1": encoded(wide, 16_000),
+        "silence": encoded(np.zeros(32_000, dtype=np.float32), 16_000),
     }
 
 
@@ -289,8 +291,19 @@ def test_a_deadline_that_is_too_short(site: Site) -> None:
     assert code in ("deadline", "bad_input")
 
 
-def test_the_sdks_own_client_gets_the_result(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_example_with_the_sdks_own_client(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(runpod, "endpoint_url_base", site.plane.base_url)
-    monkeypatch.setattr(runpod, "api_key", site.plane.api_key)
-    request = runpod.Endpoint(site.plane.endpoint).run({"input": {"audio_base64": inline("hello_en.wav")}})
-    assert request.output(timeout=30)["transcription"] == HELLO
+    monkeypatch.setattr(runpod, "api_key", None)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = readme.split("<!-- example: runpod -->\n```python\n")[1].split("```")[0]
+    for name, value in (
+        ("ENDPOINT_ID", site.plane.endpoint),
+        ("RUNPOD_API_KEY", site.plane.api_key),
+        ("https://example.org/talk.mp3", f"{site.audio_url}/hello_en.wav"),
+    ):
+        assert name in code
+        code = code.replace(name, value)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == f"{HELLO}\n"

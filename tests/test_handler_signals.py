@@ -96,7 +96,9 @@ def slow_ends() -> Iterator[tuple[Busy, Stuck]]:
 def test_an_idle_worker_ends_at_once_though_its_polls_are_held_for_90_s(scene: Scene) -> None:
     worker = scene.worker()
     scene.polling()
-    status, took_s = worker.terminate()
+    worker.process.send_signal(signal.SIGTERM)
+    scene.plane.wait_until(lambda: "worker ends" in worker.log(), "told")
+    status, took_s = worker.terminate()  # said twice, it is one end
     assert (status, worker.group()) == (0, []) and took_s < 3.0
     assert "Traceback" not in worker.log()
 
@@ -120,23 +122,13 @@ def test_a_job_that_was_taken_as_the_signal_came_is_answered(scene: Scene) -> No
     scene.polling()
     ids = [scene.plane.submit({"sleep_s": 0.3}) for _ in range(3)]
     scene.plane.wait_until(lambda: scene.plane.job(ids[0]).runs, "taken")
-    worker.process.send_signal(signal.SIGTERM)
+    worker.process.send_signal(signal.SIGINT)
     taken = [job_id for job_id in ids if scene.plane.job(job_id).runs]
     for job_id in taken:
         job = scene.plane.wait(job_id, 5.0)
         assert job.status == "COMPLETED" or job.output == {"error_code": "draining", "retryable": True}
     assert worker.process.wait(EXIT_LIMIT_S) == 0
     assert all(scene.plane.job(job_id).status in ("IN_QUEUE", "COMPLETED", "FAILED") for job_id in ids)
-
-
-def test_two_signals_are_one_and_ctrl_c_counts_too(scene: Scene) -> None:
-    worker = scene.worker()
-    scene.polling()
-    began_s = time.monotonic()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-        worker.process.send_signal(signum)
-        time.sleep(0.05)
-    assert worker.process.wait(EXIT_LIMIT_S) == 0 and time.monotonic() - began_s < 3.0
 
 
 def test_a_signal_while_the_model_loads_ends_with_0(scene: Scene) -> None:
@@ -155,22 +147,22 @@ def test_a_model_that_cannot_be_had_makes_the_worker_unhealthy(scene: Scene) -> 
 
 
 def test_an_engine_that_is_down_for_good_ends_the_worker_with_70(scene: Scene) -> None:
-    worker = scene.worker(SCRIPT_FATAL_S="0.5")
+    worker = scene.worker(SCRIPT_FATAL_S="0.1")
     assert worker.process.wait(20) == 70
     assert "the engine is down: the engine keeps failing" in worker.log()
 
 
 def test_after_a_kill_nothing_goes_on_and_another_worker_does_the_job() -> None:
-    with a_scene(heartbeat_limit_s=2.0) as scene:
+    with a_scene(heartbeat_limit_s=1.6) as scene:
         first = scene.worker("w1")
-        job_id = scene.begin(sleep_s=1.0)
+        job_id = scene.begin(sleep_s=2.0)
         scene.plane.wait_until(
             lambda: [ping for ping in scene.plane.requests("ping") if job_id in ping["query"].get("job_id", "")],
             "pinged",
         )
+        second = scene.worker("w2")
         assert len(first.group()) == 2
         first.kill()
-        second = scene.worker("w2")
         scene.plane.wait_until(lambda: first.group() == [], "gone", 2.0)
         n_pings = len([ping for ping in scene.plane.requests("ping") if ping["worker"] == "w1"])
         job = scene.plane.wait(job_id, 15.0)

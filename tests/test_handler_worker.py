@@ -160,15 +160,6 @@ def test_a_job_cancelled_before_it_begins_never_begins(scene: Scene) -> None:
     assert [scene.do(echo=number).output for number in range(4)] == [{"echo": number} for number in range(4)]
 
 
-def test_progress_is_rare_and_the_result_keeps_its_distance(scene: Scene) -> None:
-    job = scene.do(progress=60, every_s=0.045, echo=CANARY)
-    assert (job.status, job.output) == ("COMPLETED", {"echo": CANARY})
-    *progress, result = scene.plane.requests("job-done", job.id)
-    assert len(progress) == 1 and json.loads(progress[0]["body"])["status"] == "IN_PROGRESS"
-    assert job.progress[0]["text"] == CANARY and 35 <= job.progress[0]["number"] <= 50
-    assert result["at_s"] - progress[0]["at_s"] >= 0.95
-
-
 def test_results_are_taken_up_as_a_client_of_the_sdk_sees_them(scene: Scene) -> None:
     """`runpod.Endpoint`, the one independent client at hand; in a process of its own, as it sets up loggers."""
     code = (
