@@ -36,6 +36,9 @@ TARGET_PEAK = 0.1
 MAX_GAIN = 100.0
 """A recording whose peaks are below QUIET_PEAK is made louder for the detector, which hears nothing below -60 dBFS
 (measured on the demo recordings at 1/300 of their level: a fifth of the words score below 0.15)."""
+MEL_PIECE_SAMPLES = SAMPLE_RATE_HZ
+"""The spectrogram is computed in pieces of 1 s, whose temporary arrays (2 MB) the allocator keeps. Measured on 10
+minutes in stretches of 10 s: 0.16 s of CPU, in one piece each 0.43 s."""
 PEAK_MEMORY_S = 30.0
 """The level of a recording is the highest peak of about so long: who is far from the microphone is not drowned by
 who spoke before."""
@@ -44,7 +47,8 @@ who spoke before."""
 def log_mel(samples: FloatArray, n_mels: int) -> FloatArray:
     """Raw log10-mel of one stretch, float32 [n_mels, 0..MAX_FRAMES], as if silence stood around it."""
     stream = LogMelStream(n_mels)
-    frames = np.concatenate([stream.push(samples), stream.tail()], axis=1)
+    pieces = [stream.push(samples[at : at + MEL_PIECE_SAMPLES]) for at in range(0, len(samples), MEL_PIECE_SAMPLES)]
+    frames = np.concatenate([*pieces, stream.tail()], axis=1)
     return np.ascontiguousarray(frames[:, :MAX_FRAMES])
 
 

@@ -28,9 +28,9 @@ from handler.s3 import S3Config
 from handler.safe_json import to_safe
 from handler.sdk_shutdown import leave
 from handler.upload import Uploader
-from handler.worker import SECRET_VARIABLES, serve
 
 EXIT_CONFIG = 2
+SDK_PACKAGES = ("runpod", "aiohttp")
 STOP_LIMIT_S = 1.0
 """What engines get to end; with the SDK's drain before it the process is gone within 8 s of SIGTERM."""
 HELP = """\
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # It listens nowhere, so it needs no secret of its own.
         settings = load_settings({"host": "127.0.0.1"})
         models = model_list(settings)
-        configure_logging(settings.log_format, settings.log_level, _secrets(settings))
+        from handler.worker import SECRET_VARIABLES
+
+        configure_logging(settings.log_format, settings.log_level, _secrets(settings, SECRET_VARIABLES))
         for warning in unknown_variables(os.environ):
             logging.getLogger("handler").warning("%s", warning)
         store = S3Config.from_settings(settings)
@@ -69,9 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CONFIG
+    except ModuleNotFoundError as error:
+        if error.name not in SDK_PACKAGES:
+            raise
+        sys.stderr.write(f"error: {error.name} is missing: install the extra `serverless`, as `make job` does\n")
+        return EXIT_CONFIG
 
 
 def _serve(settings: Settings, models: ModelList, store: S3Config | None, loop: EngineLoop) -> int:
+    from handler.worker import serve
+
     pool = loop.run(_loading_pool(settings, models))
     limits = DecodeLimits(max_duration_s=settings.max_audio_s, max_input_bytes=settings.max_download_bytes)
     with MediaDecoder(limits, max_children=settings.concurrency * PARALLEL_SOURCES) as decoder:
@@ -94,9 +103,9 @@ async def _loading_pool(settings: Settings, models: ModelList) -> ModelPool:
     return pool
 
 
-def _secrets(settings: Settings) -> list[str]:
+def _secrets(settings: Settings, variables: Sequence[str]) -> list[str]:
     hidden = (settings.auth_token, settings.bucket_access_key_id, settings.bucket_secret_access_key)
-    keys = (os.environ.get(name) for name in SECRET_VARIABLES)
+    keys = (os.environ.get(name) for name in variables)
     return [*(secret.get_secret_value() for secret in hidden if secret), *(key for key in keys if key)]
 
 

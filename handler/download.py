@@ -22,6 +22,7 @@ from handler.addresses import Target, parse_url, redirected
 from handler.http_get import Answer, Pace, get
 from handler.resolver import Resolver, UnreachableError, checked_addresses
 from handler.sniff import HEAD_BYTES, document_kind
+from handler.timeouts import within
 
 __all__ = ["FetchLimits", "OutFile", "download_url"]
 
@@ -81,7 +82,7 @@ async def download_url(url: str, file: OutFile, limits: FetchLimits, resolver: R
     target = parse_url(url, allow_private=limits.allow_private)
     fetch = _Fetch(file, limits, resolver, tls)
     try:
-        return await asyncio.wait_for(fetch.attempts(target), limits.deadline_s)
+        return await within(fetch.attempts(target), limits.deadline_s)
     except asyncio.TimeoutError:
         raise UnreachableError(f"{target.shown} did not deliver within {limits.deadline_s:g} s") from None
 

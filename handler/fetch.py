@@ -25,6 +25,7 @@ from handler.resolver import Resolver, SystemResolver, UnreachableError, run_aba
 from handler.s3 import S3Config, download, presigned_url, split_s3_url
 from handler.sniff import HEAD_BYTES, document_kind
 from handler.sources import Source
+from handler.timeouts import within
 
 __all__ = ["FetchLimits", "Fetched", "Fetcher"]
 
@@ -125,7 +126,7 @@ class Fetcher:
                     shutil.rmtree(path.parent, ignore_errors=True)  # whoever awaited this has gone, with the folder
 
         try:
-            return await asyncio.wait_for(run_abandonable(work), limits.deadline_s)
+            return await within(run_abandonable(work), limits.deadline_s)
         except asyncio.TimeoutError:
             raise UnreachableError(f"the store did not deliver within {limits.deadline_s:g} s") from None
         finally:

@@ -19,6 +19,7 @@ import httptools
 from engine.errors import FetchError
 from handler.addresses import Address, Target
 from handler.resolver import UnreachableError
+from handler.timeouts import within
 
 __all__ = ["USER_AGENT", "Answer", "Pace", "connect", "get"]
 
@@ -165,7 +166,7 @@ class Answer:
 
     async def _receive(self, timeout_s: float, max_bytes: int) -> bytes:
         try:
-            return await asyncio.wait_for(self._reader.read(max_bytes), max(timeout_s, MIN_WAIT_S))
+            return await within(self._reader.read(max_bytes), max(timeout_s, MIN_WAIT_S))
         except asyncio.TimeoutError:
             if self._has_head:
                 raise self._too_slow() from None
@@ -219,7 +220,7 @@ async def connect(
             limit=READ_BYTES,
         )
         try:
-            return await asyncio.wait_for(opening, pace.connect_s)
+            return await within(opening, pace.connect_s, discard=lambda streams: streams[1].transport.abort())
         except ssl.SSLCertVerificationError:
             raise FetchError(f"the certificate of {target.shown} is not valid") from None
         except (OSError, asyncio.TimeoutError):

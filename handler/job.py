@@ -27,6 +27,7 @@ from handler.s3 import S3Config
 from handler.schema import parse_input
 from handler.schema_types import InputErrors, JobRequest
 from handler.sources import Source
+from handler.timeouts import within
 
 __all__ = ["DEADLINE_MARGIN_S", "JobRunner", "error_answer"]
 
@@ -86,8 +87,10 @@ class JobRunner:
             model = self._pool.models.choose(request.model)
             task = _Task(request, model, request.s3_for(job), on_progress, on_segment)
             limit_s = _deadline_s(request, job)
+            if limit_s is None:
+                return await self._answer(task)
             try:
-                return await asyncio.wait_for(self._answer(task), limit_s)
+                return await within(self._answer(task), limit_s)
             except asyncio.TimeoutError:
                 raise DeadlineError(f"the job was not done within {limit_s:g} s") from None
         except SttError as error:

@@ -17,6 +17,7 @@ from handler.addresses import Target, parse_url
 from handler.http_get import USER_AGENT, Answer, Pace, connect
 from handler.resolver import Resolver, SystemResolver, UnreachableError, checked_addresses, run_abandonable
 from handler.s3 import S3Config, presigned_url, upload_bytes
+from handler.timeouts import within
 
 __all__ = ["CONTENT_TYPE", "Uploader", "new_key"]
 
@@ -57,7 +58,7 @@ class Uploader:
         """PUT `data` to a presigned URL. Cancelling ends it at once. Raises UploadError."""
         try:
             target = parse_url(url, allow_private=self.allow_private)
-            await asyncio.wait_for(self._attempts(target, data), self.deadline_s)
+            await within(self._attempts(target, data), self.deadline_s)
         except asyncio.TimeoutError:
             raise UploadError(f"{target.shown} did not take the result within {self.deadline_s:g} s") from None
         except FetchError as error:

@@ -64,3 +64,16 @@ def test_streams_do_not_mix() -> None:
         heard += first.push(recording()[begin : begin + 4_096])
         second.push(np.zeros(4_096, dtype=np.float32))
     assert heard == pytest.approx(expected(), abs=1e-4)
+
+
+def test_one_long_push_is_as_good_as_many_short_ones() -> None:
+    """Resets and pieces fall where they fall: what was pushed at once changes nothing."""
+    rng = np.random.default_rng(3)
+    speech = recording()
+    audio = np.concatenate([speech, np.zeros(50_000, np.float32), speech, rng.normal(0, 1e-4, 40_000), speech])
+    audio = audio.astype(np.float32)
+    whole, pieces = SileroDetector(), SileroDetector()
+    at_once = whole.push(audio)
+    in_pieces = [p for at in range(0, len(audio), 5_000) for p in pieces.push(audio[at : at + 5_000])]
+    assert len(at_once) == len(audio) // VAD_FRAME_SAMPLES
+    assert np.allclose(at_once, in_pieces, atol=1e-4)
