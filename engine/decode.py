@@ -25,7 +25,7 @@ from engine.clock import Clock, MonotonicClock
 from engine.decode_input import MediaSource, open_source
 from engine.decode_process import BUSY_WAIT_S, ChildPool, ChildProcess, DecodeTimeoutError
 from engine.decode_wire import BLOCK, END, FAILED, MAX_WARNINGS, DecodeLimitError, DecodeLimits
-from engine.errors import BadAudioError, DrainingError, EngineFailedError
+from engine.errors import BadAudioError, DrainingError, EngineFailedError, SttError
 from engine.types import SAMPLE_RATE_HZ, FloatArray
 
 __all__ = [
@@ -99,6 +99,14 @@ class MediaDecoder:
         """Decode piece by piece in constant memory; nothing is started before the first block is asked for."""
         limits = self.limits if max_duration_s is None else replace(self.limits, max_duration_s=max_duration_s)
         return BlockStream(self._pool, data, limits)
+
+    def warm_up(self) -> None:
+        """Start one child ahead of the first file, without waiting for it; if that fails, the first file tells."""
+        threading.Thread(target=self._warm_up, name="decode-warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        with contextlib.suppress(SttError):
+            self._pool.give_back(self._pool.lease(), is_good=True)
 
     def close(self) -> None:
         """End all children; what they are decoding fails with DrainingError. May be called again."""

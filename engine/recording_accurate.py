@@ -112,7 +112,7 @@ class _Blocks:
                     text, temperature = (text + segment.text)[-MAX_PROMPT_CHARS:], segment.temperature
             finally:
                 await segments.aclose()
-        if self._run.options.condition_on_previous_text:
+        if self._run.takes_previous_text:
             self._prompts[task] = text if temperature <= MAX_PROMPT_TEMPERATURE else ""
 
     async def _patient(self, samples: FloatArray, task: Task) -> AsyncGenerator[FileSegment, None]:
@@ -122,7 +122,7 @@ class _Blocks:
             language=self._language,
             task=task,
             search=options.search,
-            condition_on_previous_text=options.condition_on_previous_text,
+            condition_on_previous_text=self._run.takes_previous_text,
             word_timestamps=options.word_timestamps,
             prompt=self._prompts[task],
             hotwords=options.hotwords,

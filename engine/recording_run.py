@@ -49,6 +49,11 @@ class RecordingRun:
         """Among which languages the choice is. Raises BadInputError."""
         return allowed_languages(self.engine.info, self.options.language, self.options.languages)
 
+    @property
+    def takes_previous_text(self) -> bool:
+        """True if the text before a window goes along with it: asked for, and of use to this model."""
+        return self.options.condition_on_previous_text and any(self.engine.info.context_lengths)
+
     def n_windows(self) -> int:
         """How many windows are in the engine at once."""
         return self.options.batch_size or default_windows(self.engine.info.device)

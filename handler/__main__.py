@@ -1,6 +1,7 @@
 """`python -m handler`: the serverless worker.
 
-The model begins to load in the engine's thread before the SDK is imported, so the two overlap.
+The model begins to load, in a process of its own, before this one imports what is heavy (voice activity, the SDK):
+so the two overlap, and a cold worker has its first result earlier.
 """
 
 from __future__ import annotations
@@ -15,19 +16,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from engine.decode import DecodeLimits, MediaDecoder
 from engine.errors import ConfigError
 from engine.logs import configure_logging
 from engine.settings import Settings, load_settings, unknown_variables
 from handler.bridge import EngineLoop
-from handler.fetch import Fetcher, FetchLimits
-from handler.job import PARALLEL_SOURCES, JobRunner
 from handler.models import ModelList, ModelPool, model_list
-from handler.results import Delivery
 from handler.s3 import S3Config
-from handler.safe_json import to_safe
+from handler.sdk_import import SECRET_VARIABLES
 from handler.sdk_shutdown import leave
-from handler.upload import Uploader
+from handler.sources import PARALLEL_SOURCES
 
 EXIT_CONFIG = 2
 SDK_PACKAGES = ("runpod", "aiohttp")
@@ -60,14 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # It listens nowhere, so it needs no secret of its own.
         settings = load_settings({"host": "127.0.0.1"})
         models = model_list(settings)
-        from handler.worker import SECRET_VARIABLES
-
-        configure_logging(settings.log_format, settings.log_level, _secrets(settings, SECRET_VARIABLES))
+        configure_logging(settings.log_format, settings.log_level, _secrets(settings))
         for warning in unknown_variables(os.environ):
             logging.getLogger("handler").warning("%s", warning)
         store = S3Config.from_settings(settings)
         with EngineLoop() as loop:
-            return _serve(settings, models, store, loop)
+            pool = loop.run(_loading_pool(settings, models))
+            try:
+                return _serve(settings, pool, store, loop)
+            finally:
+                loop.run(pool.stop(), STOP_LIMIT_S)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CONFIG
@@ -78,12 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
 
 
-def _serve(settings: Settings, models: ModelList, store: S3Config | None, loop: EngineLoop) -> int:
-    from handler.worker import serve
+def _serve(settings: Settings, pool: ModelPool, store: S3Config | None, loop: EngineLoop) -> int:
+    # Here and not above: these take most of a second, in which the engine loads.
+    from engine.decode import DecodeLimits, MediaDecoder
 
-    pool = loop.run(_loading_pool(settings, models))
     limits = DecodeLimits(max_duration_s=settings.max_audio_s, max_input_bytes=settings.max_download_bytes)
     with MediaDecoder(limits, max_children=settings.concurrency * PARALLEL_SOURCES) as decoder:
+        decoder.warm_up()
+        from handler.fetch import Fetcher, FetchLimits
+        from handler.job import JobRunner
+        from handler.results import Delivery
+        from handler.safe_json import to_safe
+        from handler.upload import Uploader
+        from handler.worker import serve
+
         runner = JobRunner(
             settings,
             pool,
@@ -91,10 +98,7 @@ def _serve(settings: Settings, models: ModelList, store: S3Config | None, loop: 
             Fetcher(FetchLimits.from_settings(settings)),
             Delivery(Uploader(allow_private=settings.allow_private_urls), store, settings.max_result_bytes),
         )
-        try:
-            return serve(runner.run, settings, loop=loop, check=pool.check, to_safe=to_safe, wait_fatal=pool.wait_fatal)
-        finally:
-            loop.run(pool.stop(), STOP_LIMIT_S)
+        return serve(runner.run, settings, loop=loop, check=pool.check, to_safe=to_safe, wait_fatal=pool.wait_fatal)
 
 
 async def _loading_pool(settings: Settings, models: ModelList) -> ModelPool:
@@ -103,9 +107,9 @@ async def _loading_pool(settings: Settings, models: ModelList) -> ModelPool:
     return pool
 
 
-def _secrets(settings: Settings, variables: Sequence[str]) -> list[str]:
+def _secrets(settings: Settings) -> list[str]:
     hidden = (settings.auth_token, settings.bucket_access_key_id, settings.bucket_secret_access_key)
-    keys = (os.environ.get(name) for name in variables)
+    keys = (os.environ.get(name) for name in SECRET_VARIABLES)
     return [*(secret.get_secret_value() for secret in hidden if secret), *(key for key in keys if key)]
 
 

@@ -26,15 +26,13 @@ from handler.results import Delivery
 from handler.s3 import S3Config
 from handler.schema import parse_input
 from handler.schema_types import InputErrors, JobRequest
-from handler.sources import Source
+from handler.sources import PARALLEL_SOURCES, Source
 from handler.timeouts import within
 
 __all__ = ["DEADLINE_MARGIN_S", "JobRunner", "error_answer"]
 
 DEADLINE_MARGIN_S = 5.0
 """How long before the platform's own limit a job is given up, so that its error still arrives."""
-PARALLEL_SOURCES = 2
-"""Recordings of one job in work at a time: one is fetched while the engine is busy with the other."""
 
 Told = Callable[[dict[str, Any]], None]
 

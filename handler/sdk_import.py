@@ -14,8 +14,15 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["MIN_PING_INTERVAL_MS", "forked_children_die_with_us", "prepare_environ", "quick_cpuinfo"]
+__all__ = [
+    "MIN_PING_INTERVAL_MS",
+    "SECRET_VARIABLES",
+    "forked_children_die_with_us",
+    "prepare_environ",
+    "quick_cpuinfo",
+]
 
+SECRET_VARIABLES = ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the thread that started us ends."""
 LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Source"]
+__all__ = ["PARALLEL_SOURCES", "Source"]
+
+PARALLEL_SOURCES = 2
+"""Recordings of one job in work at a time: one is fetched while the engine is busy with the other."""
 
 
 @dataclass(frozen=True)

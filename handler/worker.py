@@ -38,7 +38,7 @@ from engine.errors import SttError
 from engine.logs import Redactor
 from engine.settings import Settings
 from handler.bridge import EngineLoop
-from handler.sdk_import import forked_children_die_with_us, prepare_environ, quick_cpuinfo
+from handler.sdk_import import SECRET_VARIABLES, forked_children_die_with_us, prepare_environ, quick_cpuinfo
 from handler.sdk_jobs import JobHandler, RunJob, draining_answer
 from handler.sdk_post import ResultPoster, error_body
 from handler.sdk_seams import Sdk, check_sdk
@@ -50,7 +50,6 @@ __all__ = ["EXIT_ENGINE_FATAL", "EXIT_FAILED", "load_sdk", "serve"]
 EXIT_FAILED = 1
 EXIT_ENGINE_FATAL = 70
 """EX_SOFTWARE of sysexits.h: the platform should restart the container."""
-SECRET_VARIABLES = ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
 TALKATIVE_LEVELS = ("DEBUG", "TRACE")
 
 _log = logging.getLogger(__name__)

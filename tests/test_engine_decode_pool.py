@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,36 @@ from tests.fakes.media import HELLO, encoded
 def decoder() -> Iterator[MediaDecoder]:
     with MediaDecoder(DecodeLimits(wall_s=30.0)) as fresh:
         yield fresh
+
+
+def children() -> set[int]:
+    """Processes that this one has started."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(entry.name))
+    return found
+
+
+def test_the_first_file_finds_a_child_that_was_warmed_up() -> None:
+    with MediaDecoder(max_children=1) as decoder:
+        decoder.warm_up()
+        warming = next(thread for thread in threading.enumerate() if thread.name == "decode-warm-up")
+        warming.join(10)
+        before = children()
+        _, pid = started(decoder)
+        assert pid in before
+
+
+def test_a_decoder_that_is_closed_while_it_warms_up_leaves_nothing() -> None:
+    decoder = MediaDecoder()
+    decoder.warm_up()
+    decoder.close()
+    for thread in threading.enumerate():
+        if thread.name == "decode-warm-up":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_busy_pool_says_so_and_recovers() -> None:
