@@ -134,5 +134,5 @@ def test_bad_labels_are_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BadInputError, match="labels"):
         load_labels(path)
-    with pytest.raises(BadInputError, match="nowhere"):
+    with pytest.raises(BadInputError, match="a readable label file"):
         load_labels(tmp_path / "nowhere.json")
