@@ -1,6 +1,10 @@
 """Where the RunPod Hub looks for a handler; the worker itself is `python -m handler`."""
 
-from handler.__main__ import main
+import runpy
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Python has put this file's folder first, where `handler` would be this file itself.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    runpy.run_module("handler", run_name="__main__")

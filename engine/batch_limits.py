@@ -1,7 +1,8 @@
 """How many windows may share a batch: what the device's memory and the latency of others allow.
 
-Pure. Knows the cost model and nothing of queues. Invariant: at least one window always fits; a batch
-that has run out of memory is not tried again at its size until smaller ones have gone well for long.
+Pure. Knows the cost model and nothing of queues. Invariants: at least one window always fits; a batch
+that was too much for the engine (its memory, its time, its life) is not tried again at its size until smaller
+ones have gone well for long; recordings share a batch only where it is known to end soon.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from engine.types import JobClass
 from engine.window_search import n_rows
 
 __all__ = [
-    "CPU_BATCH_S",
+    "FILE_BATCH_S",
     "MAX_CPU_FILE_ITEMS",
     "MAX_CPU_ITEMS",
     "MAX_GPU_ITEMS",
     "MAX_GPU_ROWS",
     "PROBE_AFTER",
+    "SHORT_BATCH_S",
     "BatchLimits",
 ]
 
@@ -34,14 +36,19 @@ MAX_CPU_ITEMS = 8
 """Windows in a batch on a CPU. Measured on windows of 4 s with the demo model: 20 ms of CPU for a window alone,
 17 in batches of 4 to 12, 22 at 32."""
 MAX_CPU_FILE_ITEMS = 4
-"""Windows of recordings in a batch on a CPU while there are no live streams. Measured with the demo model, beam 5,
+"""Windows of recordings in a batch on a CPU. Measured with the demo model, beam 5,
 CPU milliseconds per window in batches of 1, 4, 8 and 16: windows of 4 to 5 s 32, 30, 30, 29; of 6 to 7 s 50, 49,
 46, 49; of 9 to 10 s 72, 73, 78, 77. More than a few gain nothing and only hold a live window up that comes."""
-CPU_BATCH_S = 0.15
-"""What a batch on a CPU may take: a final that comes just after its start waits that long, half its deadline."""
+SHORT_BATCH_S = 0.15
+"""What a batch may take that a final may have to wait for, any on a CPU and one of recordings on every device: a
+final that comes just after its start waits that long, half its deadline."""
+FILE_BATCH_S = 3.0
+"""What a batch of recordings may take while no stream is live. A stream that connects then waits that long at
+most, once; and a batch that turns out several times as dear still ends before its process is replaced for it,
+after 30 s by default. On a GPU more windows than fit in it gain little."""
 PROBE_AFTER = 50
-"""Full batches without an error after which a limit learned from lack of memory is raised by one. Memory may
-have been short for a while only; a probe that fails costs one batch its time, and no job its result."""
+"""Full batches without an error after which a learned limit is raised by one. Memory may have been short, or the
+machine slow, for a while only; a probe that fails costs one batch its time, and no job its result."""
 
 
 @dataclass
@@ -60,23 +67,24 @@ class BatchLimits:
     def limit(self, key: BatchKey, device: str, *, is_live: bool = True) -> int:
         """How many windows of this key may share a batch on "cuda" or "cpu"; at least 1.
 
-        `is_live`: somebody's live window may come while it runs; else recordings need not make room for it.
+        `is_live`: somebody's live window may come while it runs; else recordings may take longer.
         """
-        return min(self._of_device(key, device, is_live), self._of_memory(key))
+        is_file = key.job_class is JobClass.FILE
+        n_items = min(_of_device(key, device), self._of_failures(key))
+        if is_file or device == "cpu":
+            n_items = min(n_items, self._within(FILE_BATCH_S if is_file and not is_live else SHORT_BATCH_S, key))
+        return max(1, n_items)
 
-    def _of_device(self, key: BatchKey, device: str, is_live: bool) -> int:
-        if device != "cpu":
-            return max(1, min(MAX_GPU_ITEMS, MAX_GPU_ROWS // n_rows(key.job_class, key.search)))
-        if key.job_class is JobClass.FILE and not is_live:
-            return MAX_CPU_FILE_ITEMS
-        return max(1, bisect_right(range(1, MAX_CPU_ITEMS + 1), CPU_BATCH_S, key=lambda n: self._batch_s(key, n)))
+    def _within(self, limit_s: float, key: BatchKey) -> int:
+        """How many windows end within a time, 0 if not even one is known to."""
+        return bisect_right(range(1, MAX_GPU_ITEMS + 1), limit_s, key=lambda n_items: self._batch_s(key, n_items))
 
     def _batch_s(self, key: BatchKey, n_items: int) -> float:
         took_s = self._costs.predict_s(key.job_class, n_items, key.n_frames)
         return math.inf if took_s is None else took_s
 
-    def _of_memory(self, key: BatchKey) -> int:
-        # What did not fit does not fit with longer windows either.
+    def _of_failures(self, key: BatchKey) -> int:
+        # What was too much is too much with longer windows, too.
         found = [
             learned.n_items
             for (job_class, n_frames), learned in self._learned.items()
@@ -84,12 +92,12 @@ class BatchLimits:
         ]
         return min(found, default=MAX_GPU_ITEMS)
 
-    def ran_out_of_memory(self, key: BatchKey, n_items: int) -> None:
-        """A batch of `n_items` did not fit: no more than half of it from now on."""
+    def was_too_much(self, key: BatchKey, n_items: int) -> None:
+        """A batch of `n_items` did not fit, or the engine died over it or overstayed: at most half from now on."""
         self._learned[key.job_class, key.n_frames] = _Learned(max(1, n_items // 2))
 
     def went_well(self, key: BatchKey, n_items: int) -> None:
-        """A batch of `n_items` fitted, so as many shorter windows would have too."""
+        """A batch of `n_items` went well, so as many shorter windows would have too."""
         for place, learned in list(self._learned.items()):
             job_class, n_frames = place
             if job_class is not key.job_class or n_frames > key.n_frames or n_items < learned.n_items:
@@ -99,3 +107,9 @@ class BatchLimits:
                 learned.n_items, learned.n_good = learned.n_items + 1, 0
             if learned.n_items >= MAX_GPU_ITEMS:
                 del self._learned[place]
+
+
+def _of_device(key: BatchKey, device: str) -> int:
+    if device != "cpu":
+        return min(MAX_GPU_ITEMS, MAX_GPU_ROWS // n_rows(key.job_class, key.search))
+    return MAX_CPU_FILE_ITEMS if key.job_class is JobClass.FILE else MAX_CPU_ITEMS

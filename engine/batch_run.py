@@ -158,8 +158,10 @@ class BatchRunner:
 
     def _settle(self, batch: Sequence[Work], error: Exception) -> None:
         key = batch[0].ticket.key
-        if isinstance(error, EngineMemoryError) and key is not None:
-            self._limits.ran_out_of_memory(key, len(batch))
+        # A window of which the engine dies alone tells nothing about how many may share a batch.
+        is_too_much = isinstance(error, EngineMemoryError) or (isinstance(error, EngineRestartError) and len(batch) > 1)
+        if is_too_much and key is not None:
+            self._limits.was_too_much(key, len(batch))
         if isinstance(batch[0].payload, FileJob):
             given_up: list[tuple[Work, Exception]] = [(batch[0], error)]
         else:

@@ -80,6 +80,7 @@ def _load(options: ChildOptions) -> WhisperBackend:
         cpu_threads=options.cpu_threads or (DEMO_THREADS if resolved.is_demo else usable_cores()),
         first_handle=options.first_handle,
         window_pad_s=options.window_pad_s,
+        revision=resolved.revision,
     )
     backend.warm_up()
     info = backend.info

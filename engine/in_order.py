@@ -56,6 +56,8 @@ async def run_in_order(
             await asyncio.wait((task, failure), return_when=asyncio.FIRST_COMPLETED)
             if failure.done():
                 failure.result()
+            if task.cancelled():
+                raise RuntimeError("a piece of work was cancelled from within")
             deliver(item, task.result())
             running.discard(task)
             room.release()

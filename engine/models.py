@@ -94,6 +94,13 @@ class ResolvedModel:
         """True if the model knows no other language."""
         return is_english_only(self.name)
 
+    @property
+    def revision(self) -> str | None:
+        """The commit of a snapshot in a Hugging Face cache (models--OWNER--NAME/snapshots/COMMIT); None elsewhere."""
+        parents = self.path.parent
+        is_snapshot = parents.name == "snapshots" and parents.parent.name.startswith("models--")
+        return self.path.name if is_snapshot else None
+
 
 def is_english_only(name: str) -> bool:
     """True for the names that Whisper gives to models of English alone: they end in `.en`."""

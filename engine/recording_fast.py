@@ -32,6 +32,8 @@ MAX_HELD_WINDOWS = 32
 """Windows whose spectrogram is kept until the language is known: 48 MB at 128 mel bands, 16 minutes of speech."""
 SETTLE_S = 30.0
 """Speech after which a recording's language is settled for those who are told segments as they come."""
+UNSETTLED_AHEAD = 4
+"""Windows in work until then: more would only delay the first segment."""
 PREPARED = 2
 """Windows that are ready or in the engine, per window in the engine."""
 
@@ -106,17 +108,22 @@ async def _decode_unknown(
     undecided = _Undecided(outcome.vote)
     settle_s = SETTLE_S if run.collector.is_told else math.inf
 
+    max_items = MAX_HELD_WINDOWS if run.collector.is_told else math.inf  # so that all of them are still held
+
     async def until_settled(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
-        while outcome.vote.speech_s < settle_s and (item := await anext(items, None)) is not None:
+        n_items = 0
+        while outcome.vote.speech_s < settle_s and n_items < max_items:
+            if (item := await anext(items, None)) is None:
+                return
+            n_items += 1
             yield item
 
     def deliver(item: Item, heard: Heard) -> None:
         undecided.add(heard, item[1])
         run.collector.progress(item[0].end_s)
 
-    n_ahead = PREPARED * run.n_windows()
-    if run.collector.is_told:
-        n_ahead = min(n_ahead, MAX_HELD_WINDOWS // 2)  # so that those ahead of the decision are still held
+    # Whoever is told waits for all that were begun before the decision.
+    n_ahead = UNSETTLED_AHEAD if run.collector.is_told else PREPARED * run.n_windows()
     async with aclosing(reader.stretches()) as stretches:
         await run_in_order(until_settled(stretches), lambda item: decoder.decode(*item, None), deliver, n_ahead)
         await _decode_again(run, decoder, outcome, undecided)

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from engine.recording_cut import Stretch
 from engine.recording_decode import Heard
-from engine.recording_segments import GapFinder, is_loop, segments_of
+from engine.recording_segments import GapFinder, segments_of
 from engine.recording_types import OnProgress, OnSegment, RecordingOptions, Task
 from engine.types import FileSegment, Word
+from engine.window_search import is_loop
 
 __all__ = ["MAX_LISTED", "Collector", "placed_segment"]
 

@@ -9,7 +9,7 @@ from engine.clock import Clock
 from engine.decode import MediaSource
 from engine.recording_audio import Analysis
 from engine.recording_cut import Stretch
-from engine.recording_decode import Stopwatch, default_windows
+from engine.recording_decode import MAX_WINDOWS, Stopwatch, default_windows
 from engine.recording_language import LanguageVote, allowed_languages
 from engine.recording_reader import BlockDecoder, Listener, PreparedT, Reader
 from engine.recording_result import Collector
@@ -56,7 +56,7 @@ class RecordingRun:
 
     def n_windows(self) -> int:
         """How many windows are in the engine at once."""
-        return self.options.batch_size or default_windows(self.engine.info.device)
+        return min(self.options.batch_size or default_windows(self.engine.info.device), MAX_WINDOWS)
 
     def analysis(self, max_stretch_s: float) -> Analysis:
         """A fresh one."""

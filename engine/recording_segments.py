@@ -13,9 +13,9 @@ import numpy as np
 
 from engine.recording_cut import FRAME_S, SPEECH_PROBABILITY, Stretch
 from engine.sentences import ends_sentence
-from engine.types import FileSegment, SearchOptions, WindowResult, Word
+from engine.types import FileSegment, WindowResult, Word
 
-__all__ = ["GapFinder", "is_loop", "segments_of"]
+__all__ = ["GapFinder", "segments_of"]
 
 SPLIT_PAUSE_S = 1.0
 """So long a pause ends a segment, whatever was said before it."""
@@ -28,12 +28,6 @@ NEAR_WORD_S = 0.5
 """Word times are that uncertain."""
 MAX_HOLE_S = 0.3
 """Speech with shorter holes is one stretch of speech."""
-
-
-def is_loop(result: WindowResult | FileSegment, search: SearchOptions) -> bool:
-    """True if the model repeated itself."""
-    limit = search.compression_ratio_threshold
-    return limit is not None and result.compression_ratio > limit
 
 
 def segments_of(stretch: Stretch, result: WindowResult, language: str, not_before_s: float = 0.0) -> list[FileSegment]:

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         "WHISPER_MODEL",
         ("--model", "-m"),
         "demo, a size (small.en, turbo, large-v3, ...), a Hugging Face id or a directory "
-        "(default: demo; small.en inside a RunPod pod)",
+        "(default: demo; in a RunPod pod small.en, in a worker base)",
         min_length=1,
         max_length=512,
     )

@@ -89,6 +89,8 @@ class ModelInfo:
     Prompts in one batch must be equally long."""
     file_window_s: float = 30.0
     """Longest stretch of a recording that is decoded in one window."""
+    revision: str | None = None
+    """Which commit of its repository the model is; None if that is not known."""
 
     @property
     def is_multilingual(self) -> bool:

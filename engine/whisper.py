@@ -137,8 +137,9 @@ class WhisperBackend:
         cpu_threads: int = 0,
         first_handle: Handle = 0,
         window_pad_s: float | None = None,
+        revision: str | None = None,
     ) -> None:
-        """Load a CTranslate2 directory (`window_pad_s`: see `engine.window_geometry`).
+        """Load a CTranslate2 directory (`window_pad_s`: see `engine.window_geometry`; `revision`: for `info`).
 
         Raises ConfigError or ModelUnavailableError.
         """
@@ -148,7 +149,7 @@ class WhisperBackend:
         self._tokenizers: dict[tuple[str, str], Any] = {}
         self._files: dict[Handle, FileRun] = {}
         self._last_handle = first_handle
-        self.info = self._describe(name, is_demo, window_pad_s)
+        self.info = replace(self._describe(name, is_demo, window_pad_s), revision=revision)
         self._n_tokens: int = self._whisper.hf_tokenizer.get_vocab_size()
 
     def _describe(self, name: str, is_demo: bool, window_pad_s: float | None) -> ModelInfo:

@@ -88,7 +88,7 @@ def _decode_audible(
     results = [WindowResult((), request.language, found[row], 0.0, 0.0, 0.0) for row, request in enumerate(requests)]
     if key.wants_words:
         policy = policy_of(key.job_class, key.search)
-        tries = decode_rows(model, encoded, requests, policy, key.max_new_tokens)
+        tries = decode_rows(model, encoded, requests, policy, key.max_new_tokens, clock, began_s)
         n_tokens = sum(len(result.tokens) for each in tries for result in each)
         decoded = [_heard(best_of_tries(each, policy.search), policy) for each in tries]
         decoded_s = clock.now_s()

@@ -5,7 +5,8 @@ Two policies share the code: live windows have a fixed one per job class, window
 Stateless.
 
 Invariants: only doubtful rows are decoded again, from the same encoder output; the first try that is beyond
-doubt is the last; a window has at most as many tries as its temperatures and two more.
+doubt is the last; a window has at most as many tries as its temperatures and two more, and none of them but the first
+begins once the batch has taken LADDER_S; what has been tried by then is kept like any other try.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from engine.clock import Clock
 from engine.errors import BadInputError, EngineFailedError
-from engine.types import JobClass, SearchOptions, WindowResult
+from engine.types import FileSegment, JobClass, SearchOptions, WindowResult
 from engine.window_model import DecodeOptions, DecodeRequest, DecodeResult, EncodedT, WindowModel
 
 __all__ = [
+    "LADDER_S",
     "MAX_SEARCH_WIDTH",
     "MAX_TEMPERATURES",
     "Policy",
@@ -36,6 +39,10 @@ MAX_SEARCH_WIDTH = 64
 """Beams, or samples, of one window: as many rows as a whole batch has on a GPU."""
 MAX_TEMPERATURES = 16
 """Temperatures to be tried one after the other; the usual list has six."""
+LADDER_S = 8.0
+"""How long after a batch began its doubtful texts are tried again. All tries run in one call of the engine, whose
+process is replaced after 30 s by default: a try that has begun by then has 22 s left. Where a try takes a second, as
+many are begun as the usual list of temperatures has."""
 FALLBACK_NGRAM = 4
 """A loop is tried again without repeating this many tokens: unlike sampling, the same every time. Measured on the
 loops of the demo model (36 words): 19 errors, sampled 130, not tried again 87."""
@@ -97,7 +104,7 @@ def check_search(search: SearchOptions) -> None:
             raise BadInputError("temperature", temperature, "numbers from 0 on")
 
 
-def is_loop(result: DecodeResult | WindowResult, search: SearchOptions = _KEPT.search) -> bool:
+def is_loop(result: DecodeResult | WindowResult | FileSegment, search: SearchOptions = _KEPT.search) -> bool:
     """True if the model repeated itself."""
     threshold = search.compression_ratio_threshold
     return threshold is not None and result.compression_ratio > threshold
@@ -131,9 +138,12 @@ def decode_rows(
     requests: Sequence[DecodeRequest],
     policy: Policy,
     max_new_tokens: int,
+    clock: Clock,
+    began_s: float,
 ) -> list[list[DecodeResult]]:
     """All tries per request, in order: doubtful texts are tried without context, then in other ways.
 
+    `began_s` is when, by the clock, the batch began: its first try is made in any case, others within LADDER_S.
     Raises EngineFailedError if a score is no number.
     """
     search = policy.search
@@ -143,7 +153,7 @@ def decode_rows(
 
     def again(rows: Iterable[int], how: DecodeOptions) -> None:
         doubtful = [row for row in rows if is_doubtful(tries[row][-1], search)]
-        if doubtful:
+        if doubtful and clock.now_s() - began_s < LADDER_S:
             results = _decode_once(model, encoded, [alone[row] for row in doubtful], how)
             for row, result in zip(doubtful, results, strict=True):
                 tries[row].append(result)

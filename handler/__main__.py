@@ -7,16 +7,25 @@ so the two overlap, and a cold worker has its first result earlier.
 from __future__ import annotations
 
 import os
+import signal
+
+if __name__ == "__main__" and "RUNPOD_WEBHOOK_GET_JOB" in os.environ:
+    # At the very beginning, as the imports take a second: no job is taken yet, so the end is a clean one. A
+    # container's first process would not even hear the signal without a handler, and take jobs until it is killed.
+    # `serve` puts its own in the place of this one.
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(0))
 
 # One thread for BLAS: this process multiplies small matrices only, and spinning threads would take the cores
 # from the engine. Must stand before numpy is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import concurrent.futures
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DrainingError
 from engine.logs import configure_logging
 from engine.settings import Settings, load_settings, unknown_variables
 from handler.bridge import EngineLoop
@@ -66,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 return _serve(settings, pool, store, loop)
             finally:
-                loop.run(pool.stop(), STOP_LIMIT_S)
+                stop_models(pool, loop)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CONFIG
@@ -99,6 +108,12 @@ def _serve(settings: Settings, pool: ModelPool, store: S3Config | None, loop: En
             Delivery(Uploader(allow_private=settings.allow_private_urls), store, settings.max_result_bytes),
         )
         return serve(runner.run, settings, loop=loop, check=pool.check, to_safe=to_safe, wait_fatal=pool.wait_fatal)
+
+
+def stop_models(pool: ModelPool, loop: EngineLoop, limit_s: float = STOP_LIMIT_S) -> None:
+    """Unload the models; what takes longer than `limit_s` ends with the process, and changes no exit status."""
+    with contextlib.suppress(concurrent.futures.TimeoutError, DrainingError):
+        loop.run(pool.stop(), limit_s)
 
 
 async def _loading_pool(settings: Settings, models: ModelList) -> ModelPool:

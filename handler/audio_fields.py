@@ -34,6 +34,8 @@ LEGAL = "an http(s) URL, s3://bucket/key, base64, a data URI with base64, or a l
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]+", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What no URL has; blanks and letters beyond ASCII are quoted where the URL is asked for."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _source(value: Any, place: str) -> Source:
         if not comma or not header.lower().endswith(";base64"):
             raise ValueError("no base64")
         return Source("base64", data + text[MAX_DATA_HEADER_CHARS:], place)
-    if len(text) > MAX_URL_CHARS or not text.isprintable() or any(char.isspace() for char in text):
+    if len(text) > MAX_URL_CHARS or _CONTROL.search(text):
         raise ValueError("no URL")
     if name in ("http:", "https:") and text[len(name) :].startswith("//") and len(text) > len(name) + 2:
         return Source("url", text, place)

@@ -3,8 +3,9 @@
 The queue's SDK owns the main thread's loop; model, downloads and decoding live on this one, so that neither
 waits for the other and the model loads before the SDK is even imported. Knows no job and no SDK.
 
-Invariants: a call that is cancelled on the one side is cancelled on the other within one turn of its loop; no
-method blocks a loop, except `run` and `close`, which are for threads that have none.
+Invariants: a call that is cancelled on the one side is cancelled on the other within one turn of its loop; a task
+that raises SystemExit or KeyboardInterrupt ends alone, and not the loop of all the others; no method blocks a
+loop, except `run` and `close`, which are for threads that have none.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ CLOSE_LIMIT_S = 3.0
 """What cancelled tasks get to clean up; what is stuck longer ends with the process."""
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class EngineLoop:
@@ -35,6 +38,7 @@ class EngineLoop:
         # The kernel ties a child's life to the thread that starts it: this one lives until `close`.
         self._thread = threading.Thread(target=self._serve, name="engine-loop", daemon=True)
         self._is_closed = False
+        self._has_ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def __enter__(self) -> EngineLoop:
         self.start()
@@ -48,6 +52,10 @@ class EngineLoop:
     def start(self) -> None:
         """Start the thread; call it once."""
         self._thread.start()
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have `call` called once the thread has ended, by `close` or by a defect; it must not block."""
+        self._has_ended.add_done_callback(lambda _: call())
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run `work` on the loop; cancelling the future cancels it there. Raises DrainingError after `close`."""
@@ -89,12 +97,24 @@ class EngineLoop:
         loop = self._loop
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            self._run_on()
             loop.run_until_complete(_cancel_all())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+            self._has_ended.set_result(None)
+
+    def _run_on(self) -> None:
+        while True:
+            try:
+                self._loop.run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt) as error:
+                # The task that raised it has it as its error; asyncio lets it out of the loop as well.
+                _log.error("%s was raised on the engine's loop, which goes on", type(error).__name__)
+                if self._is_closed:
+                    self._loop.call_soon(self._loop.stop)
 
 
 async def _cancel_all() -> None:

@@ -1,14 +1,16 @@
 """Makes a result fit into what the platform takes.
 
-The platform answers a body over its limit with an error, and the job is lost. Pure: results of JSON values in and
-out, nothing is changed in place. Invariants: sizes are those of the body as the SDK posts it; whatever is left out
-is named in `warnings`, and `truncated` is true; the text is never cut: it is there as a whole, or it is in an
-uploaded result, or there is ResultTooLargeError.
+The platform answers a body over its limit with an error, and the job is lost. Results of JSON values in and out,
+nothing is changed in place. Invariants: sizes are those of the body as the SDK posts it; whatever is left out is
+named in `warnings`, and `truncated` is true, or, with `strict`, it is named in the log, and no key is added; the
+text is never cut: it is there as a whole, or it is in an uploaded result, or there is ResultTooLargeError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +21,8 @@ __all__ = ["encoded", "posted_bytes", "shrink", "summary"]
 _STATISTICS = ("seek", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
 
 Result = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 def encoded(result: Mapping[str, Any]) -> bytes:
@@ -31,13 +35,18 @@ def posted_bytes(result: Mapping[str, Any]) -> int:
     return len(encoded({"output": result}))
 
 
-def shrink(result: Mapping[str, Any], max_bytes: int) -> Result:
+def shrink(result: Mapping[str, Any], max_bytes: int, *, strict: bool = False) -> Result:
     """The result, without as much as must go to fit into `max_bytes`.
 
     In this order: tokens, `outputs`, words within segments, `word_timestamps`, statistics of segments, segments;
     then the transcription becomes plain text, and the translation goes. A result {"results": [...]} is shrunk item
-    by item, all alike. Raises ResultTooLargeError if the plain text alone does not fit.
+    by item, all alike. Raises ResultTooLargeError if the plain text alone does not fit. `strict`: warnings of the
+    result go into the log, and those of this function too.
     """
+    if strict:
+        for warning in result.get("warnings", ()):
+            _log.warning("%s", warning)
+        result = _without(result, ("warnings",))
     size = posted_bytes(result)
     if size <= max_bytes:
         return dict(result)
@@ -45,10 +54,11 @@ def shrink(result: Mapping[str, Any], max_bytes: int) -> Result:
     plain = [_plain_text(item) for item in _items(result)]
     for name, step in _STEPS:
         parts = _items(result)
-        shrunk = [
-            item if _is_error(item) else _noted(item, step(item, text), f"{name}: {too_large}")
-            for item, text in zip(parts, plain, strict=True)
-        ]
+        shrunk = [item if _is_error(item) else step(item, text) for item, text in zip(parts, plain, strict=True)]
+        if not strict:
+            shrunk = [_noted(*pair, f"{name}: {too_large}") for pair in zip(parts, shrunk, strict=True)]
+        elif shrunk != parts:
+            _log.warning("%s: %s", name, too_large)
         result = _with_items(result, shrunk)
         if posted_bytes(result) <= max_bytes:
             return dict(result)
@@ -58,11 +68,15 @@ def shrink(result: Mapping[str, Any], max_bytes: int) -> Result:
     )
 
 
-def summary(result: Mapping[str, Any], max_bytes: int, *, link: str | None) -> Result:
+def summary(result: Mapping[str, Any], max_bytes: int, *, link: str | None, strict: bool = False) -> Result:
     """What is answered when the whole result was put elsewhere: `result_url`, counts, and the text if it fits.
 
     `link` None: the caller knows where it is. The text is as asked for, or plain, or, if neither fits, null.
+    `strict`: the result, shrunk without new keys; the link only if the text does not fit, which would be lost.
     """
+    if strict:
+        with contextlib.suppress(ResultTooLargeError):
+            return shrink(result, max_bytes, strict=True)
     items = _items(result)
     facts = {"uploaded": True, "result_bytes": len(encoded(result))} | ({"result_url": link} if link else {})
     short = [item if _is_error(item) else _counted(item) for item in items]

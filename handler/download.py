@@ -19,6 +19,7 @@ from typing import Protocol
 from engine.errors import FetchError
 from engine.settings_table import Settings
 from handler.addresses import Target, parse_url, redirected
+from handler.attempts import RETRY_PAUSE_S, attempts, refusal
 from handler.http_get import Answer, Pace, get
 from handler.resolver import Resolver, UnreachableError, checked_addresses
 from handler.sniff import HEAD_BYTES, document_kind
@@ -28,16 +29,10 @@ __all__ = ["FetchLimits", "OutFile", "download_url"]
 
 MAX_REDIRECTS = 3
 """Share links take one or two."""
-MAX_ATTEMPTS = 3
-"""The first included; for servers that are not there or fail, never for a refusal."""
-RETRY_PAUSE_S = 0.5
-"""Before the second attempt; twice as long before the third."""
 UNPACKED_BYTES = 1 << 18
 """Unpacked at once, however well packed the bytes are."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429)
-"""Refusals that ask for a later try."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +93,7 @@ class _Fetch:
 
     async def attempts(self, target: Target) -> int:
         """Attempts until one succeeds or a refusal ends it."""
-        for attempt in range(1, MAX_ATTEMPTS):
-            try:
-                return await self._follow(target)
-            except UnreachableError:
-                await asyncio.sleep(RETRY_PAUSE_S * attempt)
-        try:
-            return await self._follow(target)
-        except UnreachableError as error:
-            raise UnreachableError(f"{error} ({MAX_ATTEMPTS} attempts)") from None
+        return await attempts(lambda: self._follow(target), RETRY_PAUSE_S)
 
     async def _follow(self, target: Target) -> int:
         allow_private = self._limits.allow_private
@@ -157,8 +144,7 @@ class _Fetch:
 def _check_status(target: Target, status: int) -> None:
     if 200 <= status <= 299 and status != 206:  # nobody asked for a part
         return
-    text = f"HTTP status {status} from {target.shown}"
-    raise UnreachableError(text) if status >= 500 or status in _PASSING else FetchError(text)
+    raise refusal(status, target.shown)
 
 
 def _check_kind(target: Target, head: bytes) -> None:

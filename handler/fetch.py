@@ -2,18 +2,22 @@
 
 Each recording gets a folder of its own that only this user can read; no name in it comes from outside. Knows how
 to fetch, not what is in the file: that is the decoder's to find out in its own process. Invariants: at the end
-of the context neither file nor connection is left, whatever ended it; messages show no URL, key or speech.
+of the context neither file nor connection is left, whatever ended it; what a process that was killed left is
+removed by the next one; messages show no URL, key or speech.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
+import os
 import shutil
 import ssl
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +35,8 @@ __all__ = ["FetchLimits", "Fetched", "Fetcher"]
 
 _FOLDER_PREFIX = "whisper-audio-"
 _FILE_NAME = "audio"
+_FOLDER_ATTEMPTS = 5
+"""A new folder is lost only to another worker that starts in the same microseconds."""
 _LINK_LIFE_S = 3_600
 """How long a link to an object in a job's own store is valid: as long as the longest download may take."""
 
@@ -56,12 +62,16 @@ class Fetcher:
         tls: ssl.SSLContext | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`folder` is where recordings are kept meanwhile (None: the system's place for temporary files)."""
+        """`folder` is where recordings are kept meanwhile (None: the system's place for temporary files).
+
+        Removes what killed workers of this user have left there.
+        """
         self.limits = limits or FetchLimits()
         self._folder = folder
         self._resolver = resolver or SystemResolver()
         self._tls = tls
         self._clock = clock or MonotonicClock()
+        _remove_orphans(folder or Path(tempfile.gettempdir()))
 
     @contextlib.asynccontextmanager
     async def open(self, source: Source, *, s3: S3Config | None = None) -> AsyncIterator[Fetched]:
@@ -73,10 +83,7 @@ class Fetcher:
         began_s = self._clock.now_s()
         with contextlib.ExitStack() as stack:
             try:
-                folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=self._folder, ignore_cleanup_errors=True)
-                )
-                path = Path(folder) / _FILE_NAME
+                path = stack.enter_context(_own_folder(self._folder)) / _FILE_NAME
                 n_bytes = await self._write(source, path, s3)
             except OSError as error:
                 # What goes wrong on the network has a name of its own by now.
@@ -131,3 +138,50 @@ class Fetcher:
             raise UnreachableError(f"the store did not deliver within {limits.deadline_s:g} s") from None
         finally:
             stop.set()
+
+
+@contextlib.contextmanager
+def _own_folder(parent: Path | None) -> Iterator[Path]:
+    """A new private folder, removed at the end. Raises OSError.
+
+    Its lock tells that somebody uses it: the kernel gives that up however the process ends, whereas a process id
+    in the name would come again, as the first in a container always does.
+    """
+    for _ in range(_FOLDER_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                stack.callback(os.close, _lock(folder))
+                is_ours = folder.exists()
+            except (BlockingIOError, FileNotFoundError):
+                is_ours = False  # another worker has just looked for orphans
+            except OSError:
+                is_ours = True  # a file system without locks: nobody takes it for an orphan either
+            if is_ours:
+                yield folder
+                return
+    raise OSError(errno.EBUSY, "no folder of its own")
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor that holds the lock of a folder, no link, while it is open.
+
+    Raises OSError, as BlockingIOError if somebody else holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove this user's folders that no process holds any more; what cannot be removed is left."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            if folder.lstat().st_uid == os.getuid():
+                stack.callback(os.close, _lock(folder))
+                shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from engine.languages import LANGUAGES, language_code
 from handler.tolerance import fold, items, to_flag, to_integer, to_number, to_optional_number, to_text
 
-__all__ = ["FORMATS", "MAX_SOURCES", "W_FIELDS", "JobInput", "VadInput", "read_format"]
+__all__ = ["FORMATS", "MAX_SOURCES", "W_NULLABLE", "W_TYPES", "JobInput", "VadInput", "read_format"]
 
 MAX_SOURCES = 100
 """Recordings in one job; more belong into more jobs, which other workers can take."""
@@ -293,11 +293,20 @@ class JobInput(BaseModel):
     )
     s3_config: Annotated[Any, WithJsonSchema({"type": "object"})] = _field(
         None,
-        "store of `s3://` audio, as RunPod's `s3Config` (default: the worker's own)",
+        "store of `s3://` audio, as RunPod's `s3Config` (default: the worker's own); one of no use fails only a job "
+        "that needs it",
         "an object with accessId, accessSecret, endpointUrl and bucketName",
     )
 
 
-_N_W_FIELDS = 21
-W_FIELDS = tuple(JobInput.model_fields)[:_N_W_FIELDS]
-"""The keys that worker-faster_whisper knows."""
+W_TYPES: dict[str, type] = {
+    **dict.fromkeys(("audio", "audio_base64", "model", "transcription", "translation", "language"), str),
+    **dict.fromkeys(("suppress_tokens", "initial_prompt"), str),
+    **dict.fromkeys(("best_of", "beam_size"), int),
+    **dict.fromkeys(("temperature", "patience", "length_penalty", "temperature_increment_on_fallback"), float),
+    **dict.fromkeys(("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"), float),
+    **dict.fromkeys(("translate", "condition_on_previous_text", "enable_vad", "word_timestamps"), bool),
+}
+"""The keys that worker-faster_whisper knows, and the type that it asks for."""
+W_NULLABLE = ("audio", "audio_base64", "language", "initial_prompt")
+"""Those that may be null there."""

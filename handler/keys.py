@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handler.fields import W_FIELDS, JobInput
+from handler.fields import W_NULLABLE, W_TYPES, JobInput
 from handler.tolerance import brief, fold, to_flag
 
-__all__ = ["AUDIO_KEYS", "MAX_WARNINGS", "Keys", "is_absent", "read_keys", "unexpected"]
+__all__ = ["AUDIO_KEYS", "MAX_WARNINGS", "Keys", "is_absent", "mistyped", "read_keys", "unexpected"]
 
 MAX_WARNINGS = 20
 """Unknown keys that get a warning each; the rest are counted."""
@@ -104,8 +104,21 @@ def is_absent(value: object) -> bool:
 
 def unexpected(raw: Mapping[str, Any]) -> list[str]:
     """worker-faster_whisper's refusal of the keys it does not know, in its words."""
-    unknown = [key for key in raw if key not in W_FIELDS]
+    unknown = [key for key in raw if key not in W_TYPES]
     return [f"Unexpected input. {key[:MAX_KEY_CHARS]} is not a valid input option." for key in unknown[:MAX_WARNINGS]]
+
+
+def mistyped(raw: Mapping[str, Any]) -> dict[str, str]:
+    """worker-faster_whisper's refusal of values of another type, in its words, by key; numbers may be whole there."""
+    faults = {}
+    for key, kind in W_TYPES.items():
+        if key not in raw or (raw[key] is None and key in W_NULLABLE):
+            continue
+        given = type(raw[key])
+        # To Python a bool is an int; there it is one too, but no float.
+        if not (given in (int, float) if kind is float else issubclass(given, kind)):
+            faults[key] = f"{key} should be {kind} type, not {given}."
+    return faults
 
 
 def read_keys(raw: Mapping[str, Any]) -> Keys:

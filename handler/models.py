@@ -4,8 +4,10 @@
 engine process of its own, and unloads the least recently used one to make room. It lives on one event loop and
 knows no job.
 
-Invariants: a model that is in use is never unloaded; whoever asks is served in the order of asking, so a stream
-of jobs for one model cannot keep a job for another waiting for ever; a job never gets another model than it named.
+Invariants: a model that is in use is never unloaded; one that is unloaded ends, even if whoever waits for that
+leaves, and it has ended before another is loaded in its place; whoever asks is served in the order of asking, so a
+stream of jobs for one model cannot keep a job for another waiting for ever; a job never gets another model than it
+named.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.clock import Clock, MonotonicClock
-from engine.errors import BadInputError, ConfigError, ModelUnavailableError
+from engine.errors import BadInputError, ConfigError, DrainingError, ModelUnavailableError
 from engine.mel import LogMelStream
 from engine.models import DEMO_NAME
 from engine.owner import EngineOwner, EngineState
@@ -85,12 +87,16 @@ def _parse(text: str) -> dict[str, str]:
 class _Loaded:
     owner: EngineOwner
     engine: EngineService
+    watch: asyncio.Task[None]
     n_users: int = 0
     is_free: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def stop(self) -> None:
-        await self.engine.stop()
-        await self.owner.stop()
+        self.watch.cancel()
+        try:
+            await self.engine.stop()
+        finally:
+            await self.owner.stop()
 
 
 class ModelPool:
@@ -111,16 +117,12 @@ class ModelPool:
         self._loaded: dict[str, _Loaded] = {}  # the least recently used first
         self._turnstile = asyncio.Lock()
         self._fatal: asyncio.Queue[str] = asyncio.Queue()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
 
     def preload(self) -> None:
         """Begin to load the default model, and return at once."""
         self._load(self.models.default)
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """Names of the models in memory, the least recently used first."""
-        return tuple(self._loaded)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[EngineService]:
@@ -141,17 +143,25 @@ class ModelPool:
     async def _hold(self, name: str) -> _Loaded:
         found = self._loaded.get(name)
         if found is not None and found.owner.state is EngineState.FATAL and found.n_users == 0:
-            del self._loaded[name]
-            await found.stop()
+            self._unload(name)
             found = None
         if found is None:
-            while len(self._loaded) >= self._settings.max_loaded_models:
-                await self._unload_one()
+            await self._make_room()
             found = self._load(name)
         self._loaded[name] = self._loaded.pop(name)
         found.n_users += 1
         found.is_free.clear()
         return found
+
+    async def _make_room(self) -> None:
+        """Wait until one more model may be loaded. Raises DrainingError once the pool is stopped."""
+        while len(self._loaded) + len(self._stopping) >= self._settings.max_loaded_models and not self._is_stopped:
+            if self._stopping:
+                await asyncio.wait(set(self._stopping), return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await self._unload_one()
+        if self._is_stopped:
+            raise DrainingError("the worker unloads its models")
 
     async def _unload_one(self) -> None:
         waits = [asyncio.ensure_future(each.is_free.wait()) for each in self._loaded.values()]
@@ -160,23 +170,32 @@ class ModelPool:
         finally:
             for wait in waits:
                 wait.cancel()
-        name, oldest = next((name, each) for name, each in self._loaded.items() if each.n_users == 0)
-        del self._loaded[name]
-        _log.info("unloading model %s", name)
-        await oldest.stop()
+        free = [name for name, each in self._loaded.items() if each.n_users == 0]
+        if free:  # none is left once the pool is stopped
+            _log.info("unloading model %s", free[0])
+            self._unload(free[0])
+
+    def _unload(self, name: str) -> None:
+        """Begin to end a model, in a task of the pool: a job that is cancelled meanwhile must not leave a child."""
+        task = asyncio.create_task(self._loaded.pop(name).stop(), name="model-stop")
+        self._stopping.add(task)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._stopping.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a model did not end well: %s", type(error).__name__)
 
     def _load(self, name: str) -> _Loaded:
         settings = self._settings.model_copy(update={"model": self.models.places[name]})
         owner = self._make_owner(settings, self._clock)
-        loaded = _Loaded(owner, EngineService(owner, self._clock))
+        watch = asyncio.create_task(self._watch(owner), name="model-watch")
+        loaded = _Loaded(owner, EngineService(owner, self._clock), watch)
         loaded.is_free.set()
         self._loaded[name] = loaded
         _log.info("loading model %s", name)
         owner.start()
         loaded.engine.start()
-        watch = asyncio.create_task(self._watch(owner), name="model-watch")
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
         return loaded
 
     async def check(self) -> None:
@@ -199,8 +218,9 @@ class ModelPool:
 
     async def stop(self) -> None:
         """Unload everything; waiting jobs get DrainingError."""
-        for watch in self._watches:
-            watch.cancel()
-        loaded = list(self._loaded.values())
-        self._loaded.clear()
-        await asyncio.gather(*(each.stop() for each in loaded))
+        self._is_stopped = True
+        for name, each in list(self._loaded.items()):
+            each.is_free.set()
+            self._unload(name)
+        while self._stopping:
+            await asyncio.wait(set(self._stopping))

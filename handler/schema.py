@@ -21,10 +21,10 @@ from engine.errors import BadInputError
 from engine.recording_types import RecordingOptions, Task, VadOptions
 from engine.types import SearchOptions
 from handler.audio_fields import Audio, read_audio
-from handler.fields import MAX_TEMPERATURES, JobInput, VadInput, read_format
-from handler.keys import MAX_WARNINGS, Keys, is_absent, read_keys, unexpected
+from handler.fields import MAX_TEMPERATURES, W_TYPES, JobInput, VadInput, read_format
+from handler.keys import MAX_WARNINGS, Keys, is_absent, mistyped, read_keys, unexpected
 from handler.s3 import S3Config
-from handler.schema_types import InputErrors, JobRequest
+from handler.schema_types import InputErrors, JobRequest, read_store
 from handler.tolerance import brief
 
 __all__ = ["InputErrors", "JobRequest", "json_schema", "parse_input", "table"]
@@ -40,29 +40,38 @@ Problem = tuple[str, str, str]
 def parse_input(raw: object, *, strict: bool, allow_private: bool = False) -> JobRequest:
     """Read a job's `input`.
 
-    `strict`: keys that worker-faster_whisper does not know are refused in its words. `allow_private` admits plain
-    http, and stores within our own network, in `upload_url` and `s3Config`. Raises BadInputError for one fault,
-    InputErrors for several and for faults that worker-faster_whisper has words for.
+    `strict`: keys that worker-faster_whisper does not know, and types that it does not take, are refused in its
+    words. `allow_private` admits plain http, and stores within our own network, in `upload_url` and `s3Config`.
+    Raises BadInputError if the input is no object, and InputErrors for whatever is wrong in it.
     """
     raw = _unwrap(raw)
-    if strict and (refused := unexpected(raw)):
-        raise InputErrors(refused)
+    refused: list[str] = []
+    if strict:
+        wrong = mistyped(raw)
+        refused = [*unexpected(raw), *wrong.values()]
+        raw = {key: value for key, value in raw.items() if key in W_TYPES and key not in wrong}
     keys = read_keys(raw)
     vad_warnings = _relax(keys)
     problems: list[Problem] = []
     fields = _validated(keys, problems)
     audio, fault = _audio(keys)
     problems += audio.problems
-    store = _store(keys, problems, allow_private=allow_private)
+    store, store_problem = _store(keys, allow_private=allow_private)
     if fields is not None:
         _cross_check(fields, problems, allow_private=allow_private)
-    if problems:
-        raise _refusal(problems, fault)
+    request = None if fields is None else _request(fields, audio, store)
+    if store_problem is not None and (request is None or request.needs_store):
+        problems.append(store_problem)
+    if problems or refused:
+        # Its validator comes before its look at the audio.
+        raise _refusal(problems, refused, None if strict else fault)
     if fault is not None:
         raise InputErrors([fault], is_list=False)
-    assert fields is not None
+    assert fields is not None and request is not None
     warnings = (*keys.warnings, *vad_warnings, *_spelling_warnings(keys, fields), *_idle_options(fields))
-    return replace(_request(fields, audio, store), warnings=warnings, allow_private=allow_private)
+    if store_problem is not None:
+        warnings = (*warnings, f"{store_problem[0]}: of no use, and ignored; legal: {store_problem[2]}")
+    return replace(request, warnings=warnings, allow_private=allow_private, strict=strict)
 
 
 def _unwrap(raw: object) -> Mapping[str, Any]:
@@ -123,12 +132,11 @@ def _audio(keys: Keys) -> tuple[Audio, str | None]:
         return Audio((), False), str(error)
 
 
-def _store(keys: Keys, problems: list[Problem], *, allow_private: bool) -> S3Config | None:
+def _store(keys: Keys, *, allow_private: bool) -> tuple[S3Config | None, Problem | None]:
     try:
-        return S3Config.from_job(keys.options.get("s3_config"), allow_private=allow_private)
+        return read_store(keys.options.get("s3_config"), allow_private=allow_private), None
     except BadInputError as error:
-        problems.append((error.field, "(hidden)", error.legal))
-        return None
+        return None, (error.field, "(hidden)", error.legal)
 
 
 def _cross_check(fields: JobInput, problems: list[Problem], *, allow_private: bool) -> None:
@@ -149,11 +157,9 @@ class _Shown:
         return self._text
 
 
-def _refusal(problems: list[Problem], fault: str | None) -> BadInputError | InputErrors:
+def _refusal(problems: list[Problem], refused: list[str], fault: str | None) -> InputErrors:
     errors = [BadInputError(where, _Shown(shown), legal) for where, shown, legal in problems]
-    if len(errors) == 1 and fault is None:
-        return errors[0]
-    messages = [str(error) for error in errors[:MAX_WARNINGS]]
+    messages = [*refused, *(str(error) for error in errors[:MAX_WARNINGS])]
     if len(errors) > MAX_WARNINGS:
         messages.append(f"{len(errors) - MAX_WARNINGS} more faults")
     return InputErrors([*messages, fault] if fault else messages)

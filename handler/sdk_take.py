@@ -7,7 +7,8 @@ up by the next call; errors and hasty empty answers are followed by a growing pa
 the SDK sees them; and it is here that a free slot is waited for.
 
 Invariants: at most one take poll is open; every job that was read goes to the SDK or to `refuse`, once; a job
-that is in hand already is not begun again. Knows nothing of a job but its id.
+that is in hand already is not begun again; the SDK hears of a stop only once the job has begun, and one that came
+sooner keeps the job from beginning. Knows nothing of a job but its id.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 import json
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -29,9 +31,11 @@ __all__ = [
     "IDLE_PAUSE_S",
     "MAX_ERROR_PAUSE_S",
     "MAX_IDLE_PAUSE_S",
+    "MAX_STOPS",
     "POLL_LIMIT_S",
     "QUICK_S",
     "SLOT_PAUSE_S",
+    "STOP_MEMORY_S",
     "JobTaker",
 ]
 
@@ -49,7 +53,12 @@ BUSY_PAUSE_S = 5.0
 """After 429, as the SDK does."""
 
 SLOT_PAUSE_S = 0.05
-"""How often we look for a free slot while there is none."""
+"""How often we look for a free slot while there is none; and the least between two questions for stops."""
+STOP_MEMORY_S = 30.0
+"""How long the stop of a job that is still on its way is kept: an answer of 20 MB takes 16 s at 10 Mbit/s. A job
+that its client has tried again after that begins as any other."""
+MAX_STOPS = 256
+"""Stops kept at a time; the oldest goes. Eight batches of 32, the largest concurrency."""
 
 Job = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -78,7 +87,7 @@ class JobTaker:
         self._poll: asyncio.Task[list[Job]] | None = None
         self._stops: asyncio.Future[list[str]] | None = None
         self._waiting: set[str] = set()
-        self._stopped: set[str] = set()
+        self._stopped: OrderedDict[str, float] = OrderedDict()  # id -> when, the oldest first
         self._is_asking = False
         self._errors = 0
         self._hasty = 0
@@ -106,21 +115,20 @@ class JobTaker:
             await shutdown.is_told.wait()
             return None
         poll, self._poll = self._poll, None
-        self._waiting.update(job["id"] for job in poll.result())
         return poll.result() or None
 
     def begins(self, job_id: str) -> bool:
         """The SDK begins a job that it was given; False if that was stopped before, and must not begin."""
         self._waiting.discard(job_id)
-        was_stopped = job_id in self._stopped
-        self._stopped.discard(job_id)
-        return not was_stopped
+        stopped_s = self._stopped.pop(job_id, None)
+        return stopped_s is None or asyncio.get_running_loop().time() - stopped_s > STOP_MEMORY_S
 
     async def stop_signals(self, session: Any) -> list[str]:
         """As the SDK's `get_stop_signals`, but asking on after an empty long poll, and over when the worker ends.
 
-        The SDK knows only jobs that it has begun; a stop of one that still waits is remembered here. Raises what
-        the SDK's raises, and TimeoutError at the end, which makes the SDK look whether it is alive.
+        The SDK knows only jobs that it has begun, and would leave the slot of one that it is just beginning taken for
+        ever; a stop of any other is remembered here. Raises what the SDK's raises, and TimeoutError at the end, which
+        makes the SDK look whether it is alive.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -133,9 +141,20 @@ class JobTaker:
             if not stops.done():
                 stops.cancel()
                 raise asyncio.TimeoutError
-            if stops.result() or loop.time() - began_s < QUICK_S:
-                self._stopped.update(self._waiting.intersection(stops.result()))
-                return stops.result()
+            begun = [job_id for job_id in stops.result() if self._has_begun(job_id)]
+            if begun or (not stops.result() and loop.time() - began_s < QUICK_S):
+                return begun
+            await asyncio.sleep(SLOT_PAUSE_S)
+
+    def _has_begun(self, job_id: str) -> bool:
+        """If not, the stop is kept for the moment in which the job would begin."""
+        if job_id in self._in_hand() and job_id not in self._waiting:
+            return True
+        self._stopped.pop(job_id, None)
+        self._stopped[job_id] = asyncio.get_running_loop().time()
+        if len(self._stopped) > MAX_STOPS:
+            self._stopped.popitem(last=False)
+        return False
 
     async def settle(self) -> None:
         """End the open poll; a job that it still brings is refused."""
@@ -159,6 +178,7 @@ class JobTaker:
         finally:
             self._is_asking = False
         jobs = self._jobs_in(body) if status == 200 else []
+        self._waiting.update(job["id"] for job in jobs)
         if not jobs:
             is_hasty = asyncio.get_running_loop().time() - began_s < QUICK_S
             await asyncio.sleep(self._pause_s(status, is_hasty))

@@ -26,6 +26,7 @@ Knows no recording and no model.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -195,9 +196,21 @@ class _Worker:
             if self._config["rp_args"].get("rp_debugger"):
                 _log.warning("--rp_debugger is left out: with it the SDK loses the results of failed jobs")
                 self._config["rp_args"]["rp_debugger"] = None
+            self._loop.when_ended(self._on_loop_ended(asyncio.get_running_loop()))
             if self._wait_fatal is not None:
                 self._watch = asyncio.create_task(self._watch_engine(self._wait_fatal()), name="engine-watch")
         return self._settings.concurrency
+
+    def _on_loop_ended(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        def begin() -> None:
+            _log.critical("the engine's loop has ended")
+            self._shutdown.begin("the engine's loop has ended", EXIT_ENGINE_FATAL)
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the SDK's loop has ended before: all is well
+                loop.call_soon_threadsafe(begin)
+
+        return tell
 
     async def _watch_engine(self, fatal: Coroutine[Any, Any, str]) -> None:
         reason = await self._loop.call(fatal)

@@ -3,8 +3,9 @@
 An ASGI application beside the WebSockets. It lets in whom they let in, reads a body only when there is
 a place for it, and gives every error in OpenAI's shape. Knows no engine: `AudioHost` transcribes.
 
-Invariants: at most `max_files` requests have a body or a recording in work; when a peer leaves, or the
-server's time is up, its work is cancelled and its file is gone; whatever goes wrong ends as one answer.
+Invariants: at most `max_uploads` requests have a body that comes in or waits for its turn, and at most
+`max_files` further ones a recording in work; when a peer leaves, or the server's time is up, its work is
+cancelled and its file is gone; whatever goes wrong ends as one answer.
 """
 
 from __future__ import annotations
@@ -29,15 +30,21 @@ from realtime import audio_answers
 from realtime.audio_errors import DefectError, EntryError, MethodError, NotFoundError
 from realtime.audio_fields import AudioRequest, AudioRules, check_model, parse_fields
 from realtime.audio_form import Form, FormLimits, PeerGoneError, check_head, received_form
+from realtime.audio_places import Places
 from realtime.audio_reply import Reply
 from realtime.auth import Gate
 
-__all__ = ["KEEP_ALIVE_S", "MAX_FILES", "AudioApi", "AudioHost"]
+__all__ = ["KEEP_ALIVE_S", "MAX_FILES", "MAX_UPLOADS", "TURN_WAIT_S", "AudioApi", "AudioHost"]
 
 logger = logging.getLogger("realtime.audio_api")
 
 MAX_FILES = 4
-"""Uploads and recordings in work at once: each may hold MAX_UPLOAD_BYTES on disk and a decoder process."""
+"""Recordings in work at once: each holds a decoder process, and its file."""
+MAX_UPLOADS = 16
+"""Uploads at once, those that wait for a recording to end included: slow lines take no place from recordings. With
+MAX_FILES this bounds the disk: 20 times MAX_UPLOAD_BYTES."""
+TURN_WAIT_S = 60.0
+"""How long a finished upload waits; public proxies cut answers that are silent for 100 s."""
 KEEP_ALIVE_S = 15.0
 """Between two signs of life of a stream; public proxies cut answers that are silent for 100 s, others after 30."""
 PREFIXES = ("/v1/", "/t/")
@@ -75,22 +82,36 @@ class AudioApi:
         limits: FormLimits,
         *,
         max_files: int = MAX_FILES,
+        max_uploads: int = MAX_UPLOADS,
+        turn_wait_s: float = TURN_WAIT_S,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._host = host
         self._gate = gate
         self._limits = limits
         self._created_unix_s = int(time.time())
-        self._max_files = max_files
+        self._max_uploads = max_uploads
+        self._turn_wait_s = turn_wait_s
         self._keep_alive_s = keep_alive_s
         self._jobs: set[asyncio.Task[None]] = set()
-        self._places: set[object] = set()
+        self._uploads: set[object] = set()
+        self._recordings = Places(max_files)
         self._is_aborted = False
 
     @property
     def n_active(self) -> int:
         """Requests with a body or a recording in work."""
-        return len(self._places)
+        return self.n_uploads + self.n_recordings
+
+    @property
+    def n_uploads(self) -> int:
+        """Uploads in work, and those that wait for a recording to end."""
+        return len(self._uploads)
+
+    @property
+    def n_recordings(self) -> int:
+        """Recordings in work."""
+        return self._recordings.n_taken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but cancellation."""
@@ -165,11 +186,11 @@ class AudioApi:
         """A file request, in a task of its own that `abort` can end. Raises SttErrors and PeerGoneError."""
         self._check_ready()
         boundary = check_head(scope, self._limits)
-        if self.n_active >= self._max_files:
-            raise AtCapacityError(f"full: {self._max_files} files are in work; come back later")
-        place = object()
-        self._places.add(place)
-        job = asyncio.create_task(self._serve_file(task, boundary, place, receive, reply))
+        if self.n_uploads >= self._max_uploads:
+            raise AtCapacityError(f"full: {self._max_uploads} uploads are in work; come back later")
+        upload = object()
+        self._uploads.add(upload)
+        job = asyncio.create_task(self._serve_file(task, boundary, upload, receive, reply))
         self._jobs.add(job)
         try:
             await asyncio.wait({job})
@@ -177,15 +198,15 @@ class AudioApi:
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
             self._jobs.discard(job)
-            self._places.discard(place)
+            self._uploads.discard(upload)
         if job.cancelled() and self._is_aborted:
             raise DrainingError("the server is shutting down; send the file again, here later or elsewhere")
         job.result()
 
-    async def _serve_file(self, task: Task, boundary: bytes, place: object, receive: Receive, reply: Reply) -> None:
+    async def _serve_file(self, task: Task, boundary: bytes, upload: object, receive: Receive, reply: Reply) -> None:
         async with received_form(boundary, receive, self._limits, self._host.clock) as form:
             request = parse_fields(form.fields, task, self._host.audio_rules())
-            transcribing = asyncio.ensure_future(self._transcribe(form, request, reply))
+            transcribing = asyncio.ensure_future(self._transcribe(upload, form, request, reply))
             leaving = asyncio.ensure_future(_disconnected(receive))
             try:
                 await asyncio.wait({transcribing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,8 +217,6 @@ class AudioApi:
                 for part in (transcribing, leaving):
                     part.cancel()
                 await asyncio.gather(transcribing, leaving, return_exceptions=True)
-        # Who has the answer may send the next file at once: there must be a place for it.
-        self._places.discard(place)
         # In a thread: hours of words are some 0.1 s of work, and live streams share this loop.
         if request.wants_stream:
             await reply.event(await asyncio.to_thread(audio_answers.done_event, request, recording))
@@ -205,10 +224,9 @@ class AudioApi:
         else:
             await reply.document(*await asyncio.to_thread(audio_answers.answer, request, recording))
 
-    async def _transcribe(self, form: Form, request: AudioRequest, reply: Reply) -> Recording:
+    async def _transcribe(self, upload: object, form: Form, request: AudioRequest, reply: Reply) -> Recording:
         segments = _Segments()
-        began_s = self._host.clock.now_s()
-        work = asyncio.ensure_future(self._host.transcribe(form.path, request.options, segments.add))
+        work = asyncio.ensure_future(self._in_turn(upload, form, request, segments))
         work.add_done_callback(lambda _: segments.news.set())
         try:
             if request.wants_stream:
@@ -218,7 +236,17 @@ class AudioApi:
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-        recording = work.result()
+        return work.result()
+
+    async def _in_turn(self, upload: object, form: Form, request: AudioRequest, segments: _Segments) -> Recording:
+        await self._recordings.take(self._turn_wait_s)
+        self._uploads.discard(upload)
+        began_s = self._host.clock.now_s()
+        try:
+            recording = await self._host.transcribe(form.path, request.options, segments.add)
+        finally:
+            # Before the answer: who has it may send the next file at once.
+            self._recordings.give_back()
         took_s = self._host.clock.now_s() - began_s
         logger.info("a file: %.1f s of audio in %.1f s", recording.duration_s, took_s)
         return recording

@@ -16,7 +16,7 @@ from engine.recording import transcribe_recording
 from engine.recording_types import OnSegment, Recording, RecordingOptions
 from engine.settings import Settings
 from engine.types import Engine
-from realtime.audio_api import MAX_FILES, AudioApi
+from realtime.audio_api import MAX_FILES, MAX_UPLOADS, AudioApi
 from realtime.audio_fields import AudioRules
 from realtime.audio_form import FormLimits
 from realtime.auth import Gate
@@ -54,7 +54,12 @@ class FileDesk:
 
     def details(self) -> dict[str, int]:
         """What /status tells."""
-        return {"active": self.api.n_active, "max": MAX_FILES}
+        return {
+            "active": self.api.n_recordings,
+            "max": MAX_FILES,
+            "uploads": self.api.n_uploads,
+            "max_uploads": MAX_UPLOADS,
+        }
 
     def audio_rules(self) -> AudioRules:
         """What is offered to files is what is offered to streams."""

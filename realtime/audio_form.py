@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,16 @@ MEDIA_TYPE = b"multipart/form-data"
 class FormLimits:
     """Bounds of one body.
 
-    `grace_s` and `min_bytes_per_s`: an upload of n bytes may take grace_s + n / min_bytes_per_s seconds, so
-    that a slow line can send any file, and a dripping one does not keep its place. 4 KiB/s is half of what
-    the slowest telephone line needs for live speech.
+    Whatever came before, at least min_bytes_per_s * grace_s bytes must have come in the last `grace_s`: a slow
+    line may pause, and a dripping one does not keep its place. 4 KiB/s is half of what the slowest telephone
+    line needs for live speech. No upload takes longer than `max_upload_s`, in which a line of 1.2 Mbit/s sends
+    512 MiB.
     """
 
     max_file_bytes: int
     grace_s: float = 30.0
     min_bytes_per_s: int = 4_096
+    max_upload_s: float = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -100,23 +103,55 @@ async def received_form(boundary: bytes, receive: Receive, limits: FormLimits, c
         file = tempfile.TemporaryFile(prefix="upload-")  # noqa: SIM115 - closed below, whatever happens
     except OSError as error:
         raise _no_room(error) from None
-    with contextlib.closing(file):
+    try:
         upload = _Upload(boundary, file, limits)
         await _at_rate(upload, receive, limits, clock)
         yield Form(tuple(upload.fields), Path(f"/dev/fd/{file.fileno()}"))
+    finally:
+        # In a thread: the file system frees all blocks of the file now, and live streams share this loop.
+        await asyncio.shield(asyncio.to_thread(_close, file))
+
+
+def _close(file: IO[bytes]) -> None:
+    # Nobody wants any more what could not be written.
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 async def _at_rate(upload: _Upload, receive: Receive, limits: FormLimits, clock: Clock) -> None:
-    began_s = clock.now_s()
+    rate = _Rate(limits, clock.now_s())
     reading = asyncio.ensure_future(upload.read(receive))
     try:
         while not (await asyncio.wait({reading}, timeout=min(WATCH_S, limits.grace_s)))[0]:
-            if clock.now_s() - began_s > limits.grace_s + upload.received_bytes / limits.min_bytes_per_s:
-                raise SlowUploadError(f"the upload is slower than {limits.min_bytes_per_s} bytes per second")
+            rate.check(clock.now_s(), upload.received_bytes)
         reading.result()
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Rate:
+    """How much came in the last `grace_s`: one mark per look, and the last one that is older."""
+
+    def __init__(self, limits: FormLimits, began_s: float) -> None:
+        self._limits = limits
+        self._began_s = began_s
+        self._marks = deque([(began_s, 0)])
+
+    def check(self, now_s: float, received_bytes: int) -> None:
+        """Raises SlowUploadError if `received_bytes` are too few by now."""
+        limits = self._limits
+        if now_s - self._began_s > limits.max_upload_s:
+            raise SlowUploadError(f"the upload takes longer than {limits.max_upload_s:g} s")
+        self._marks.append((now_s, received_bytes))
+        since_s = now_s - limits.grace_s
+        while self._marks[1][0] <= since_s:
+            self._marks.popleft()
+        before_s, before_bytes = self._marks[0]
+        if before_s <= since_s and received_bytes - before_bytes < limits.min_bytes_per_s * limits.grace_s:
+            raise SlowUploadError(
+                f"the upload is slower than {limits.min_bytes_per_s} bytes per second, for {limits.grace_s:g} s"
+            )
 
 
 class _Upload:

@@ -47,6 +47,10 @@ class Limits:
     """An idle HTTP connection between two requests; health checkers reconnect cheaply."""
     body_idle_s: float = 20.0
     """A request body that has stopped arriving; the length of a ping period."""
+    discard_s: float = 60.0
+    """For the rest of a body that was answered early: many clients read nothing before all of theirs is sent."""
+    discard_bytes: int = 1_024 * KIB * KIB
+    """Bound of the same rest, which is read and forgotten: twice the largest file that is taken by default."""
     write_stall_s: float = 20.0
     """An HTTP peer that takes no byte of its response; the length of a ping period."""
     message_timeout_s: float = 10.0

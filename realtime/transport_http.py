@@ -4,8 +4,9 @@ Deriving from `HttpToolsProtocol` keeps what it does well (keep-alive, pipelinin
 back-pressure). The price is that the class is no documented interface: the names used here are
 listed in `RELIED_UPON`, a test fails if one of them disappears, and `pyproject.toml` bounds the
 version. What is overridden, and why: heads, bodies and responses may otherwise take for ever; heads
-may be of any size; request targets, which may carry secrets, are logged; upgraded connections go to
-uvicorn's own WebSocket class, which drops what a peer sent behind its handshake.
+may be of any size; a connection that ends in the middle of a body takes the answer with it; request targets,
+which may carry secrets, are logged; upgraded connections go to uvicorn's own WebSocket class, which
+drops what a peer sent behind its handshake.
 
 Knows nothing of what requests mean.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -77,6 +79,15 @@ class HttpHub(Hub, Protocol):
         ...
 
 
+class _CloseLater:
+    """A transport whose `close` is the connection's own to decide about."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
 class HttpProtocol(HttpToolsProtocol):
     """An accepted connection until it ends or becomes a WebSocket."""
 
@@ -88,6 +99,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._accepted_s = loop.time()
         self._head_bytes = 0
         self._in_body = False
+        self._is_discarding = False
+        self._is_last = False
+        self._discard_left_bytes = 0
+        self._discard_deadline = Deadline(loop, self.abort)
         self._head_deadline = Deadline(loop, self._head_overdue)
         self._body_deadline = Deadline(loop, self._body_overdue)
         self._write_deadline = Deadline(loop, self.abort)
@@ -157,23 +172,45 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = True
         self.app = cast(Any, self._refusal(size) or self._hub.app)
         self._body_deadline.start(self._hub.limits.body_idle_s)
+        self._is_last = False
         super().on_headers_complete()
+        if self.app is self._hub.app and self.cycle is not None:
+            self.cycle.transport = cast(Any, _CloseLater(self.transport, self._close))
 
     def on_message_complete(self) -> None:
         """A request is complete."""
         self._in_body = False
         self._body_deadline.stop()
         super().on_message_complete()
+        if self._is_discarding:
+            self._is_discarding = False
+            self._discard_deadline.stop()
+            self._head_deadline.start(self._hub.limits.header_timeout_s)
+            if self._is_last:
+                self.transport.close()
 
     def on_response_complete(self) -> None:
-        """A response is complete; its request may not be (an early refusal of an upload)."""
+        """A response is complete; its request may not be (an early refusal of an upload).
+
+        What is left of the body is read and forgotten, within bounds: to close with unread input would
+        reset the connection, and a peer that still sends would never see its answer.
+        """
         super().on_response_complete()
-        if self._in_body:
-            self._head_deadline.start(self._hub.limits.header_timeout_s)
+        if self._in_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._is_discarding = True
+            self._discard_left_bytes = self._hub.limits.discard_bytes
+            self._discard_deadline.start(self._hub.limits.discard_s)
 
     def abort(self) -> None:
         """Drop the connection at once, unsent output included."""
         self.transport.abort()
+
+    def _close(self) -> None:
+        if self._in_body and self.cycle.response_complete:
+            self._is_last = True
+        else:
+            self.transport.close()
 
     # Deadlines
 
@@ -181,8 +218,13 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._in_body:
             self._head_bytes += size_bytes
             self._expect_head()
-        elif self._body_deadline.running:
+            return
+        if self._body_deadline.running:
             self._body_deadline.start(self._hub.limits.body_idle_s)
+        if self._is_discarding:
+            self._discard_left_bytes -= size_bytes
+            if self._discard_left_bytes < 0:
+                self.abort()
 
     def _expect_head(self) -> None:
         if not self._head_deadline.running:
@@ -201,7 +243,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.abort()
 
     def _stop_deadlines(self) -> None:
-        for deadline in (self._head_deadline, self._body_deadline, self._write_deadline):
+        for deadline in (
+            self._head_deadline,
+            self._body_deadline,
+            self._discard_deadline,
+            self._write_deadline,
+        ):
             deadline.close()
 
     # Refusals and the upgrade

@@ -48,6 +48,15 @@ def test_readme_has_the_table_of_job_fields() -> None:
     assert shown == job_table().strip(), "write handler.schema.table() between the markers"
 
 
+def test_the_answer_that_is_shown_is_one() -> None:
+    [shown] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    output = json.loads(shown)
+    worker_keys = {"segments", "detected_language", "transcription", "translation", "device", "model"}
+    assert output.keys() >= worker_keys | {"word_timestamps", "warnings"}
+    assert "".join(word["word"] for word in output["word_timestamps"]).strip() == output["transcription"]
+    assert not any("@@" in (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+
+
 def test_the_curl_example_is_a_job() -> None:
     [body] = re.findall(r"-d '(\{.*\})'", README)
     request = parse_input(json.loads(body)["input"], strict=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.batch_limits import CPU_BATCH_S, MAX_CPU_FILE_ITEMS, MAX_GPU_ITEMS, MAX_GPU_ROWS, BatchLimits
+from engine.batch_limits import MAX_CPU_FILE_ITEMS, MAX_GPU_ITEMS, MAX_GPU_ROWS, SHORT_BATCH_S, BatchLimits
 from engine.batching import BatchKey
 from engine.cadence import LIVE_S, Cadence
 from engine.cost_model import CostModel
@@ -34,6 +34,12 @@ def windows(count: int, recording: int = 1, n_frames: int = 200) -> list[WindowJ
 
 async def outcomes(service: EngineService, jobs: list[WindowJob]) -> list[WindowResult | BaseException]:
     return await asyncio.gather(*(submit(service, each) for each in jobs), return_exceptions=True)
+
+
+async def learn(service: EngineService, backend: FakeBackend) -> None:
+    """Let the service see what a window of a recording costs: nothing here, so any number may share a batch."""
+    await outcomes(service, windows(1, recording=99))
+    backend.batches.clear()
 
 
 # The queue
@@ -87,20 +93,22 @@ def test_waiting_windows_leave_recordings_their_places() -> None:
 def test_on_a_gpu_the_rows_of_the_search_are_the_limit(
     search: SearchOptions | None, expected: int, is_live: bool
 ) -> None:
-    assert BatchLimits(CostModel()).limit(KEY._replace(search=search), "cuda", is_live=is_live) == expected
+    costs = CostModel()
+    costs.observe(FILE, 1, KEY.n_frames, SHORT_BATCH_S / (2 * MAX_GPU_ITEMS))
+    assert BatchLimits(costs).limit(KEY._replace(search=search), "cuda", is_live=is_live) == expected
 
 
 def test_on_a_cpu_recordings_make_room_for_live_streams_alone() -> None:
     costs = CostModel()
     limits = BatchLimits(costs)
-    assert [limits.limit(KEY, "cpu", is_live=is_live) for is_live in (True, False)] == [1, MAX_CPU_FILE_ITEMS]
+    assert [limits.limit(KEY, "cpu", is_live=is_live) for is_live in (True, False)] == [1, 1]
     for _ in range(3):
         for n_items in (1, 2, 4):
-            costs.observe(FILE, n_items, KEY.n_frames, n_items * CPU_BATCH_S / 2.1)
+            costs.observe(FILE, n_items, KEY.n_frames, n_items * SHORT_BATCH_S / 2.1)
     assert [limits.limit(KEY, "cpu", is_live=is_live) for is_live in (True, False)] == [2, MAX_CPU_FILE_ITEMS]
     live = KEY._replace(job_class=FINAL, search=None)
     assert limits.limit(live, "cpu", is_live=False) == 1
-    limits.ran_out_of_memory(KEY, 4)
+    limits.was_too_much(KEY, 4)
     assert limits.limit(KEY, "cpu", is_live=False) == 2
 
 
@@ -113,7 +121,7 @@ def test_a_stream_counts_as_live_for_some_time_after_its_last_job(passed_s: floa
     assert cadence.is_live(100.0 + passed_s) is is_live
 
 
-@pytest.mark.parametrize(("was_live", "sizes"), [(False, [4, 4, 1]), (True, [1, 1])])
+@pytest.mark.parametrize(("was_live", "sizes"), [(False, [1, 4, 4]), (True, [1, 1])])
 def test_windows_of_a_recording_share_batches_on_a_cpu_while_nobody_talks(was_live: bool, sizes: list[int]) -> None:
     clock = ManualClock()
 
@@ -124,7 +132,7 @@ def test_windows_of_a_recording_share_batches_on_a_cpu_while_nobody_talks(was_li
         with backend.hold("transcribe"):
             found = asyncio.create_task(outcomes(service, jobs))
             await backend.entered("transcribe")
-            clock.advance(CPU_BATCH_S)  # what one window takes: two would be too long
+            clock.advance(SHORT_BATCH_S)  # what one window takes: two would be too long
         assert await found == [backend.alone(each) for each in jobs]
         # Behind these the calls take no time, and batches grow.
         assert [len(batch) for batch in backend.batches[1:]][: len(sizes)] == sizes
@@ -134,6 +142,7 @@ def test_windows_of_a_recording_share_batches_on_a_cpu_while_nobody_talks(was_li
 
 def test_windows_of_several_recordings_share_batches_in_the_order_of_their_submission() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
+        await learn(service, backend)
         jobs = [*windows(8, recording=1), *windows(8, recording=2)]
         assert await outcomes(service, jobs) == [backend.alone(each) for each in jobs]
         assert backend.batch_streams() == [
@@ -141,7 +150,7 @@ def test_windows_of_several_recordings_share_batches_in_the_order_of_their_submi
             [each.stream for each in jobs[12:]],
         ]
         stats = service.stats().classes[FILE]
-        assert (stats.done, stats.failed, stats.waiting) == (16, 0, 0)
+        assert (stats.done, stats.failed, stats.waiting) == (17, 0, 0)
 
     drive(body)
 
@@ -156,6 +165,7 @@ def test_more_windows_wait_than_recordings_may() -> None:
 
 def test_a_live_window_goes_before_waiting_windows_of_a_recording() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
+        await learn(service, backend)
         with backend.hold("transcribe"):
             tasks = [submit(service, each) for each in windows(30)]
             await backend.entered("transcribe")
@@ -192,6 +202,7 @@ def test_the_language_alone_teaches_nothing_about_the_costs_of_windows() -> None
 
 def test_a_window_of_which_the_engine_dies_is_given_up_and_no_other_of_its_recording() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
+        await learn(service, backend)
         jobs = windows(12)
         backend.kills(lambda each: each.stream == "file 1 window 5")
         found = await outcomes(service, jobs)
@@ -207,7 +218,8 @@ def test_a_window_of_which_the_engine_dies_is_given_up_and_no_other_of_its_recor
 
 def test_finals_do_not_wait_for_windows_that_run_again() -> None:
     async def body(service: EngineService, backend: FakeBackend) -> None:
-        backend.crash_at(1)
+        await learn(service, backend)
+        backend.crash_at(len(backend.calls) + 1)
         with backend.hold("transcribe"):
             tasks = [submit(service, each) for each in windows(12)]
             await backend.entered("transcribe")
@@ -215,6 +227,18 @@ def test_finals_do_not_wait_for_windows_that_run_again() -> None:
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert backend.batch_streams()[1:] == [["a", "b"], *([each.stream] for each in windows(12))]
+
+    drive(body)
+
+
+def test_a_batch_of_a_recording_that_overstays_is_not_tried_again_at_its_size() -> None:
+    async def body(service: EngineService, backend: FakeBackend) -> None:
+        await learn(service, backend)
+        backend.crash_at(len(backend.calls) + 1)
+        for recording in (1, 2):
+            jobs = windows(12, recording)
+            assert await outcomes(service, jobs) == [backend.alone(each) for each in jobs]
+        assert [len(batch) for batch in backend.batches] == [12, *[1] * 12, 6, 6]
 
     drive(body)
 

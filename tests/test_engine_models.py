@@ -76,6 +76,14 @@ def test_english_only_names(world: World, name: str, english: bool) -> None:
     assert ResolvedModel(name, world.root, is_demo=False, origin="").is_english_only is english
 
 
+def test_the_revision_is_the_name_of_a_snapshot(world: World) -> None:
+    """Also of one that is given as a directory; a directory of one's own has none."""
+    snapshot = make_cache(world.root / "hf/hub", REPO)
+    assert world.resolve().revision == world.resolve(str(snapshot)).revision == snapshot.name
+    assert world.resolve(str(make_model(world.root / "snapshots/mine"))).revision is None
+    assert world.resolve("demo").revision is None
+
+
 def test_the_order_of_places(world: World) -> None:
     """From the last place to the first: each time the new one wins."""
     world.hub.offers = (REPO,)

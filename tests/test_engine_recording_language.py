@@ -13,7 +13,7 @@ from engine.recording_fast import MAX_HELD_WINDOWS
 from engine.recording_language import LanguageVote, allowed_languages
 from engine.recording_types import Task
 from engine.types import DetectResult, FileSegment, FloatArray, WindowJob, WindowResult
-from tests.fakes.engine import DEMO_INFO, ScriptedEngine
+from tests.fakes.engine import DEMO_INFO, EnergyDetector, ScriptedEngine
 from tests.fakes.recordings import FakeDecoder, numbers_in, transcribe
 from tests.fakes.tones import read_words, speak, word_number
 
@@ -114,6 +114,23 @@ def test_who_is_told_segments_does_not_wait_for_the_end(spanish: int, english: i
     assert numbers_in(told) == numbers
     assert (recording.language, {segment.language for segment in told}) == (language, {language})
     assert jobs_before[0] < len(engine.hearing.jobs) / 2
+
+
+def test_a_song_before_the_speech_does_not_delay_segments_for_ever() -> None:
+    """Words in what is hardly speech settle nothing; then the number of windows does, and the file is read once."""
+
+    class Deaf(EnergyDetector):
+        def push(self, samples: FloatArray) -> list[float]:
+            return [min(probability, 0.3) for probability in super().push(samples)]
+
+    audio, numbers = talk(0, 400)
+    told: list[FileSegment] = []
+    decoder = FakeDecoder(audio)
+    recording = transcribe(
+        Bilingual(), decoder, language=None, on_segment=lambda _, segment: told.append(segment), make_detector=Deaf
+    )
+    assert numbers_in(told) == numbers and recording.language == "en"
+    assert len(decoder.readings) == 1
 
 
 def test_a_single_choice_is_no_choice() -> None:

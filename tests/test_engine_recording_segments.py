@@ -15,11 +15,10 @@ from engine.recording_segments import (
     MIN_GAP_S,
     SPLIT_PAUSE_S,
     GapFinder,
-    is_loop,
     segments_of,
 )
 from engine.recording_types import RecordingOptions
-from engine.types import FileSegment, SearchOptions, WindowResult, Word
+from engine.types import FileSegment, WindowResult, Word
 from engine.vad import VAD_FRAME_SAMPLES
 
 
@@ -81,12 +80,6 @@ def test_times_neither_overlap_nor_leave_the_stretch() -> None:
 def test_blank_text_is_no_segment() -> None:
     assert segments_of(stretch(), result((" ", 0.0, 1.0)), "en") == []
     assert segments_of(stretch(), result(), "en") == []
-
-
-def test_a_loop_is_what_compresses_too_well() -> None:
-    assert not is_loop(result(compression_ratio=2.4), SearchOptions())
-    assert is_loop(result(compression_ratio=2.41), SearchOptions())
-    assert not is_loop(result(compression_ratio=9.0), SearchOptions(compression_ratio_threshold=None))
 
 
 def gaps(*looks: tuple[Stretch, list[tuple[float, float]]]) -> list[tuple[float, float]]:

@@ -72,7 +72,8 @@ def test_what_it_tells_about_the_demo_model(backend: WhisperBackend) -> None:
 
 
 def test_real_weights_know_all_languages_and_get_the_windows_asked_for() -> None:
-    info = load(name="as if real", is_demo=False, window_pad_s=10.0).info
+    info = load(name="as if real", is_demo=False, window_pad_s=10.0, revision="abc").info
+    assert info.revision == "abc"
     assert len(info.languages) == 99  # before large-v3 there was no Cantonese
     assert (info.pad_frames, info.tail_frames, info.bucket_frames) == (1_000, 300, 200)
 

@@ -16,9 +16,9 @@ from engine.errors import BadInputError, EngineFailedError
 from engine.types import BatchResult, FloatArray, JobClass, SearchOptions, WindowJob, WindowResult
 from engine.window_decode import check_job, decode_batch
 from engine.window_model import DecodeOptions, DecodeRequest, DecodeResult
-from engine.window_search import MAX_SEARCH_WIDTH, MAX_TEMPERATURES, is_silence, n_rows
+from engine.window_search import LADDER_S, MAX_SEARCH_WIDTH, MAX_TEMPERATURES, is_silence, n_rows
 from tests.fakes.clock import ManualClock
-from tests.fakes.model import FAKE_MODEL_INFO, FakeEncoded, FakeModel, written
+from tests.fakes.model import COSTS_S, FAKE_MODEL_INFO, FakeEncoded, FakeModel, written
 
 GOOD = written(2)
 LOOP = written(3, compression_ratio=2.5)
@@ -179,6 +179,48 @@ def test_if_all_tries_are_doubtful_the_best_is_kept_with_its_temperature() -> No
     model = scripted([LOOP, UNSURE, UNSURE, least_bad, LOOP, UNSURE, UNSURE])
     result = decode_one(model, job())
     assert (len(result.words), result.temperature, result.avg_logprob) == (6, 0.4, -1.1)
+
+
+# How long it is tried
+
+
+def late(monkeypatch: pytest.MonkeyPatch, first_try_ends_s: float, *rows: list[DecodeResult]) -> tuple[FakeModel, Any]:
+    """A model whose first try ends so long after the batch began, and the clock that it moves."""
+    clock = ManualClock()
+    monkeypatch.setitem(COSTS_S, "encode", first_try_ends_s - COSTS_S["decode"])
+    model = FakeModel(clock)
+    model.script = {row: deque(results) for row, results in enumerate(rows)}
+    return model, clock
+
+
+@pytest.mark.parametrize(
+    ("first_try_ends_s", "n_tries"),
+    [(LADDER_S - 0.501, 3), (LADDER_S - 0.5, 2), (LADDER_S - 0.001, 2), (LADDER_S, 1), (10 * LADDER_S, 1)],
+)
+def test_no_further_try_begins_once_the_batch_has_taken_its_time(
+    first_try_ends_s: float, n_tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert COSTS_S["decode"] == 0.5
+    model, clock = late(monkeypatch, first_try_ends_s, [UNSURE] * 7)
+    [result] = decode_batch(model, FAKE_MODEL_INFO, [job()], clock).results
+    assert len(tried(model)) == n_tries
+    assert len(result.words) == 4
+
+
+def test_a_search_that_runs_out_of_time_keeps_the_best_try_of_every_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    better = written(6, avg_logprob=-1.1)
+    rows = [[LOOP, LOOP, UNSURE, GOOD], [UNSURE, better, UNSURE, GOOD], [GOOD], [better, UNSURE, UNSURE], [LOOP] * 3]
+    model, clock = late(monkeypatch, LADDER_S - 0.75, *rows)
+    batch = decode_batch(model, FAKE_MODEL_INFO, [job()] * len(rows), clock)
+    assert tried(model) == [(0.0, 5, 0), (0.0, 5, 4), (0.2, 5, 0)]
+    assert [len(result.words) for result in batch.results] == [4, 6, 2, 6, 3]
+    assert [result.temperature for result in batch.results] == [0.2, 0.2, 0.0, 0.0, 0.0]
+
+
+def test_hints_that_mislead_are_kept_if_there_is_no_time_to_leave_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clock = late(monkeypatch, LADDER_S, [LOOP, GOOD])
+    [result] = decode_batch(model, FAKE_MODEL_INFO, [job(prompt="p")], clock).results
+    assert (len(result.words), len(tried(model))) == (3, 1)
 
 
 # Silence and length

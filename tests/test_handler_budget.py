@@ -120,6 +120,40 @@ def test_the_text_outlives_all_else() -> None:
     assert last["warnings"][0] == "before"
 
 
+def w_like(whole: dict[str, Any]) -> dict[str, Any]:
+    """A result as it is in strict mode."""
+    return {key: value for key, value in whole.items() if key not in ("warnings", "outputs")}
+
+
+def test_strict_results_shrink_without_new_keys_and_the_log_names_what_went(caplog: pytest.LogCaptureFixture) -> None:
+    whole = w_like(result())
+    size = posted_bytes(whole)
+    assert shrink(whole, size, strict=True) == whole and caplog.text == ""
+    small = shrink(whole, size - 1, strict=True)
+    assert small == whole | {"segments": [each | {"tokens": []} for each in whole["segments"]]}
+    assert f"tokens: left out to fit {size} bytes into {size - 1}" in caplog.text
+    least = shrink(whole, posted_bytes(whole) // 10, strict=True)
+    assert set(least) == set(whole) and least["segments"] == []
+    assert "語" not in caplog.text and "outputs" not in caplog.text
+    with pytest.raises(ResultTooLargeError):
+        shrink(whole, 100, strict=True)
+
+
+def test_a_strict_results_warnings_go_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    warned = w_like(result()) | {"warnings": ["the result was not uploaded: gone"]}
+    assert shrink(warned, 1_000_000, strict=True) == w_like(result())
+    assert "the result was not uploaded: gone" in caplog.text
+
+
+def test_a_strict_summary_has_new_keys_only_if_words_would_be_lost() -> None:
+    whole = w_like(result())
+    assert summary(whole, posted_bytes(whole) - 1, link="u", strict=True) == shrink(
+        whole, posted_bytes(whole) - 1, strict=True
+    )
+    bare = summary(whole, 100, link="u", strict=True)
+    assert bare["result_url"] == "u" and bare["transcription"] is None
+
+
 def test_text_that_does_not_fit_is_an_error_and_never_cut() -> None:
     whole = result()
     least = posted_bytes(shrink(whole, limit_for(whole, 8)))

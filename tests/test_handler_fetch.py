@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -553,6 +555,64 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(folder: Path, moment: str
             await asyncio.wait_for(closed.wait(), 5.0)
 
     scenario({}, act)
+
+
+KEEPS = """
+import asyncio, base64, sys
+from pathlib import Path
+from handler.fetch import Fetcher
+from handler.sources import Source
+
+async def main():
+    async with Fetcher(folder=Path(sys.argv[1])).open(Source("base64", base64.b64encode(b"x" * 99).decode(), "audio")):
+        print(flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_killed_worker_left_is_removed_by_the_next_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (folder / "whisper-audio-link").symlink_to(outside)
+    (folder / "whisper-audio-file").write_bytes(b"")
+    (folder / "other").mkdir()
+    strangers = {folder / "whisper-audio-link", folder / "whisper-audio-file", folder / "other"}
+    worker = subprocess.Popen([sys.executable, "-c", KEEPS, str(folder)], stdout=subprocess.PIPE)
+    try:
+        assert worker.stdout is not None and worker.stdout.readline() == b"\n"
+        (kept,) = set(folder.iterdir()) - strangers
+        fetcher(folder)
+        assert kept.is_dir(), "its worker lives"
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert kept.is_dir()
+    fetcher(folder)
+    assert set(folder.iterdir()) == strangers
+    assert outside.is_dir()
+    (folder / "whisper-audio-link").unlink()
+    (folder / "whisper-audio-file").unlink()
+    (folder / "other").rmdir()
+
+
+def test_a_folder_taken_for_an_orphan_too_early_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker looks for orphans between the making of a folder and its lock."""
+    make, made = tempfile.mkdtemp, []
+
+    def make_and_look(*args: str, **options: str) -> str:
+        made.append(make(*args, **options))
+        if len(made) == 1:
+            fetcher(folder)
+        return made[-1]
+
+    async def act(server: FilesServer) -> None:
+        monkeypatch.setattr(tempfile, "mkdtemp", make_and_look)
+        assert await fetched(fetcher(folder), server.url()) == AUDIO
+        assert len(made) == 2
+
+    scenario({"/a.wav": answer(AUDIO)}, act)
 
 
 def test_an_error_of_whoever_uses_the_file_removes_it(folder: Path) -> None:

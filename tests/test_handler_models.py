@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Coroutine
 from typing import Any, cast
 
 import pytest
 
 from engine.clock import Clock
-from engine.errors import BadInputError, ConfigError, ModelUnavailableError
+from engine.errors import BadInputError, ConfigError, DrainingError, ModelUnavailableError
 from engine.models import DEMO_MODEL_DIR
 from engine.owner import EngineOwner, EngineState
 from engine.settings import Settings, load_settings
+from handler.__main__ import stop_models
+from handler.bridge import EngineLoop
 from handler.models import MAX_MODELS, ModelPool, model_list
 from tests.fakes.backend import FakeBackend
 
@@ -60,7 +64,12 @@ def test_the_list_has_a_limit() -> None:
 
 
 class FakeOwner(FakeBackend):
-    """An owner whose model is loaded when `is_loaded` is set, or never is (a name that begins with "bad")."""
+    """An owner whose model is loaded when `is_loaded` is set, or never is (a name that begins with "bad").
+
+    Its child takes `STOP_TURNS` turns of the loop to end, or as long as `is_stuck`.
+    """
+
+    STOP_TURNS = 3
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         super().__init__()
@@ -68,6 +77,7 @@ class FakeOwner(FakeBackend):
         self.state = EngineState.LOADING
         self.is_loaded = asyncio.Event()
         self.has_died = asyncio.Event()
+        self.is_stuck = False
 
     def start(self) -> None:
         if self.name.startswith("bad"):
@@ -84,20 +94,30 @@ class FakeOwner(FakeBackend):
         return "the engine keeps failing"
 
     async def stop(self) -> None:
+        turns = 0
+        while self.is_stuck or turns < self.STOP_TURNS:
+            await asyncio.sleep(0.001 if self.is_stuck else 0)
+            turns += 1
         self.state = EngineState.STOPPED
 
 
 class Bench:
-    """A pool over fake owners, with a list of all that were ever made."""
+    """A pool over fake owners, with a list of all that were ever made; never are too many of them alive."""
 
     def __init__(self, max_loaded: int, models: str = "a,b,c,bad") -> None:
         chosen = settings(models=models, max_loaded_models=max_loaded)
         self.owners: list[FakeOwner] = []
+        self.max_loaded = max_loaded
         self.pool = ModelPool(chosen, model_list(chosen), make_owner=self._make)
         self.release = asyncio.Event()
         self.served: list[str] = []
 
+    @property
+    def alive(self) -> list[str]:
+        return [owner.name for owner in self.owners if owner.state is not EngineState.STOPPED]
+
     def _make(self, settings: Settings, clock: Clock) -> EngineOwner:
+        assert len(self.alive) < self.max_loaded
         self.owners.append(FakeOwner(settings, clock))
         self.owners[-1].is_loaded.set()
         return cast(EngineOwner, self.owners[-1])
@@ -122,7 +142,7 @@ def test_jobs_of_one_model_share_it() -> None:
         bench.pool.preload()
         jobs = [asyncio.create_task(bench.job("a")) for _ in range(3)]
         await bench.settle()
-        assert (bench.served, len(bench.owners), bench.pool.loaded) == (["a"] * 3, 1, ("a",))
+        assert (bench.served, len(bench.owners), bench.alive) == (["a"] * 3, 1, ["a"])
         bench.release.set()
         await asyncio.gather(*jobs)
         await bench.pool.stop()
@@ -153,7 +173,9 @@ def test_the_least_recently_used_goes() -> None:
         bench.release.set()
         for name in ("a", "b", "a", "c"):
             await bench.job(name)
-        assert bench.pool.loaded == ("a", "c")
+        assert bench.alive == ["a", "c"]
+        watches = [task for task in asyncio.all_tasks() if task.get_name() == "model-watch"]
+        assert len(watches) == 2  # nothing is left of the one that went
         await bench.pool.stop()
 
     drive(body())
@@ -189,6 +211,61 @@ def test_who_gives_up_waiting_blocks_nobody() -> None:
         await bench.pool.stop()
 
     drive(body())
+
+
+@pytest.mark.parametrize("first", ["a", "bad"])
+def test_a_job_cancelled_while_the_model_is_switched_leaves_no_engine_behind(first: str) -> None:
+    async def body(turns: int) -> None:
+        bench = Bench(1)
+        bench.release.set()
+        with contextlib.suppress(ModelUnavailableError):
+            await bench.job(first)
+        switching = asyncio.create_task(bench.job("b"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        switching.cancel()
+        await bench.job("c")  # the assertion of the bench: what was loaded before has ended by now
+        await bench.settle()
+        assert bench.alive == ["c"]
+        await bench.pool.stop()
+        assert bench.alive == []
+
+    for turns in range(20):
+        drive(body(turns))
+
+
+def test_the_end_of_the_pool_waits_for_models_that_are_ending_and_tells_who_waits() -> None:
+    async def body() -> None:
+        bench = Bench(1)
+        running = asyncio.create_task(bench.job("a"))
+        await bench.settle()
+        waiting = asyncio.create_task(bench.job("b"))
+        await bench.settle()
+        await bench.pool.stop()
+        assert bench.alive == []
+        with pytest.raises(DrainingError):
+            await waiting
+        with pytest.raises(DrainingError):
+            await bench.job("c")
+        bench.release.set()
+        await running
+
+    drive(body())
+
+
+def test_a_model_that_does_not_end_changes_no_exit_status() -> None:
+    async def loading() -> Bench:
+        bench = Bench(1)
+        bench.pool.preload()
+        bench.owners[0].is_stuck = True
+        return bench
+
+    with EngineLoop() as loop:
+        bench = loop.run(loading())
+        began_s = time.monotonic()
+        stop_models(bench.pool, loop, 0.05)
+        assert time.monotonic() - began_s < 1.0 and bench.alive == ["a"]
+    stop_models(bench.pool, loop, 0.05)  # nor does a loop that has ended
 
 
 def test_the_check_decodes() -> None:

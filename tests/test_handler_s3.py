@@ -25,6 +25,7 @@ from handler.s3 import (
     S3Config,
     download,
     presigned_url,
+    remove,
     split_s3_url,
     upload_bytes,
 )
@@ -82,12 +83,24 @@ def test_an_upload_without_a_bucket_or_into_none_that_exists_fails(store: Any) -
     assert CANARY not in str(caught.value)
 
 
+def test_what_was_put_can_be_removed_and_more_than_once(store: Any) -> None:
+    upload_bytes(AWS, "k", b"{}", "text/plain")
+    remove(AWS, "k")
+    remove(AWS, "k")
+    assert "k" not in [each["Key"] for each in store.list_objects_v2(Bucket="results").get("Contents", [])]
+    with pytest.raises(UploadError, match="HTTP 404 NoSuchBucket") as caught:
+        remove(S3Config(AWS.endpoint_url, "nobody", "a", CANARY), "k")
+    assert CANARY not in str(caught.value)
+
+
 def test_a_store_that_came_with_a_job_is_reached_by_links_only(tmp_path: Path) -> None:
     config = S3Config("https://10.0.0.1", "results", "a", "b", is_trusted=False)
     with pytest.raises(ConfigError, match="links only"):
         download(config, "results", "k", tmp_path / "audio", 1, 1.0)
     with pytest.raises(ConfigError, match="links only"):
         upload_bytes(config, "k", b"", "text/plain")
+    with pytest.raises(ConfigError, match="links only"):
+        remove(config, "k")
     link = presigned_url(config, "results", "dir/a b", method="put", life_s=60)
     assert link.startswith("https://10.0.0.1/results/dir/a%20b?")
     assert parse_qs(urlsplit(link).query)["X-Amz-Expires"] == ["60"]

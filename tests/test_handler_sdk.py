@@ -28,7 +28,7 @@ from handler.sdk_jobs import Answer, draining_answer
 from handler.sdk_post import SUSPECT_BYTES, ResultPoster, error_body
 from handler.sdk_progress import ProgressSender
 from handler.sdk_seams import KNOWN_VERSION, SEAMS, Sdk, check_sdk
-from handler.sdk_take import JobTaker
+from handler.sdk_take import MAX_STOPS, STOP_MEMORY_S, JobTaker
 from tests.fakes.runpod import PlaneRules, QueuePlane
 
 ROOT = Path(__file__).parent.parent
@@ -195,6 +195,25 @@ def test_cancelling_here_cancels_there_at_once() -> None:
         asyncio.run(scenario(loop))
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_task_that_would_end_the_process_ends_alone(kind: type[BaseException]) -> None:
+    async def ending() -> None:
+        raise kind("mine")
+
+    async def deep() -> None:
+        await asyncio.gather(asyncio.create_task(ending()))
+
+    ended = threading.Event()
+    with EngineLoop() as loop:
+        loop.when_ended(ended.set)
+        neighbour = loop.submit(asyncio.sleep(0.05, "well"))
+        for work in (ending(), deep()):
+            with pytest.raises(kind):
+                loop.run(work, 5.0)
+        assert neighbour.result(5.0) == "well" and not ended.is_set()
+    assert ended.wait(5.0)
+
+
 def test_closing_ends_tasks_and_tells_what_is_stuck() -> None:
     cleaned = threading.Event()
     go_on = threading.Event()
@@ -226,8 +245,10 @@ def test_closing_ends_tasks_and_tells_what_is_stuck() -> None:
 
 
 def a_taker(plane: QueuePlane, refused: list[str], in_hand: set[str] | None = None) -> JobTaker:
-    async def stops(_session: Any) -> list[str]:
-        return []
+    async def stops(session: Any) -> list[str]:
+        async with session.get(f"{plane.url}/job-stop/w1") as response:
+            found: list[str] = (await response.json())["jobsToStop"] if response.status == 200 else []
+            return found
 
     async def refuse(_session: Any, job: dict[str, Any]) -> None:
         refused.append(job["id"])
@@ -242,7 +263,7 @@ def session(plane: QueuePlane) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(headers={"Authorization": plane.worker_key})
 
 
-@pytest.mark.parametrize("status", [500, 404, 401, 400, 204, 0])
+@pytest.mark.parametrize("status", [500, 404, 401, 400, 429, 204, 0])
 def test_errors_and_hasty_answers_are_not_asked_about_again_and_again(status: int) -> None:
     async def scenario(plane: QueuePlane) -> None:
         async with session(plane) as client:
@@ -263,7 +284,8 @@ def test_errors_and_hasty_answers_are_not_asked_about_again_and_again(status: in
             plane.faults.always("job-take", status)
         asyncio.run(scenario(plane))
         # A cut connection is tried once more by the HTTP client itself.
-        assert 2 <= len(plane.requests("job-take")) <= (3 if status else 6)
+        least, most = {0: (2, 6), 429: (1, 1)}.get(status, (2, 3))
+        assert least <= len(plane.requests("job-take")) <= most
 
 
 def test_odd_items_are_left_out_and_none_is_begun_twice() -> None:
@@ -306,6 +328,57 @@ def test_a_poll_outlives_the_one_who_waits_for_it_and_is_not_asked_twice() -> No
 
     with QueuePlane(rules=PlaneRules(hold_s=90.0)) as plane:
         asyncio.run(scenario(plane))
+
+
+def test_a_stop_overtakes_the_answer_that_brings_its_job() -> None:
+    async def scenario(plane: QueuePlane) -> None:
+        held: set[str] = set()
+        async with session(plane) as client:
+            taker = a_taker(plane, [], held)
+            stopping = asyncio.create_task(taker.stop_signals(client))
+            taking = asyncio.create_task(taker.take(client, 2))
+            stopped, other = plane.submit({}), plane.submit({})
+            await asyncio.to_thread(plane.wait_until, lambda: plane.job(other).runs, "taken")
+            plane.cancel(stopped)
+            # The platform says so once, while the answer is still on its way.
+            assert not taking.done() and len(await taking or []) == 2
+            held.update((stopped, other))
+            # In hand, but not begun: the SDK would leave its slot taken.
+            plane.cancel(other)
+            await asyncio.sleep(0.1)
+            assert not stopping.done()
+            assert [taker.begins(stopped), taker.begins(other)] == [False, False]
+            assert taker.begins(stopped)  # should it come again, it begins
+            stopping.cancel()
+
+    with QueuePlane(rules=PlaneRules(hold_s=90.0)) as plane:
+        plane.faults.late("job-take", 0.3)
+        asyncio.run(scenario(plane))
+
+
+def test_stops_of_unknown_jobs_are_kept_for_a_while_and_only_so_many() -> None:
+    names = [f"job-{number}" for number in range(MAX_STOPS + 1)]
+
+    async def scenario(answers: list[list[str]]) -> None:
+        async def stops(_session: Any) -> list[str]:
+            return answers.pop(0) if answers else await asyncio.sleep(60, [])
+
+        async def refuse(_session: Any, _job: dict[str, Any]) -> None:
+            raise AssertionError
+
+        taker = JobTaker(str, stops, refuse, lambda: {"begun"})
+        assert await taker.stop_signals(None) == ["begun"]
+        assert [taker.begins(name) for name in names] == [True] + [False] * MAX_STOPS
+        loop = asyncio.get_running_loop()
+        now_s = loop.time
+        answers.extend((["early", "late"], ["begun"]))
+        assert await taker.stop_signals(None) == ["begun"]
+        loop.time = lambda: now_s() + STOP_MEMORY_S - 1.0  # type: ignore[method-assign]
+        assert not taker.begins("early")
+        loop.time = lambda: now_s() + STOP_MEMORY_S + 1.0  # type: ignore[method-assign]
+        assert taker.begins("late")
+
+    asyncio.run(scenario([names, ["begun"]]))
 
 
 def test_nobody_asks_while_all_slots_are_taken() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,17 @@ from tests.fakes.runpod import LocalWorker, PlaneRules, QueuePlane, worker_envir
 
 SCRIPTED = (sys.executable, "-m", "tests.handlers.scripted")
 EXIT_LIMIT_S = 8.0
+SLOW_IMPORTS = """
+import sys
+import time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "engine":
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow())
+"""
 
 
 @dataclass
@@ -26,9 +38,9 @@ class Scene:
     plane: QueuePlane
     stack: ExitStack
 
-    def worker(self, name: str = "w1", **extra: str) -> LocalWorker:
+    def worker(self, name: str = "w1", arguments: tuple[str, ...] = (), **extra: str) -> LocalWorker:
         environ = worker_environ(self.plane, name)
-        return self.stack.enter_context(LocalWorker(SCRIPTED, {**environ, **extra}))
+        return self.stack.enter_context(LocalWorker((*SCRIPTED, *arguments), {**environ, **extra}))
 
     def polling(self, worker: str = "w1") -> None:
         """Wait until the worker's poll is open."""
@@ -39,7 +51,7 @@ class Scene:
             20,
         )
 
-    def begin(self, **script: float) -> str:
+    def begin(self, **script: object) -> str:
         job_id = self.plane.submit(script)
         self.plane.wait_until(lambda: self.plane.job(job_id).status == "IN_PROGRESS", "in progress", 20)
         return job_id
@@ -131,6 +143,16 @@ def test_a_job_that_was_taken_as_the_signal_came_is_answered(scene: Scene) -> No
     assert all(scene.plane.job(job_id).status in ("IN_QUEUE", "COMPLETED", "FAILED") for job_id in ids)
 
 
+def test_a_signal_during_the_first_imports_ends_with_0_as_well(scene: Scene, tmp_path: Path) -> None:
+    """A signal that is not caught would kill, or not even be heard by the first process of a container."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORTS)
+    environ = {**worker_environ(scene.plane), "PYTHONPATH": str(tmp_path), "WHISPER_MODEL": "demo"}
+    with LocalWorker((sys.executable, "-m", "handler"), environ) as worker:
+        scene.plane.wait_until(lambda: worker.catches(signal.SIGTERM), "listening")
+        status, took_s = worker.terminate()
+        assert (status, worker.log()) == (0, "") and took_s < 2.0
+
+
 def test_a_signal_while_the_model_loads_ends_with_0(scene: Scene) -> None:
     worker = scene.worker(SCRIPT_LOAD_S="60")
     scene.plane.wait_until(lambda: "fitness check" in worker.log(), "loading", 20)
@@ -150,6 +172,22 @@ def test_an_engine_that_is_down_for_good_ends_the_worker_with_70(scene: Scene) -
     worker = scene.worker(SCRIPT_FATAL_S="0.1")
     assert worker.process.wait(20) == 70
     assert "the engine is down: the engine keeps failing" in worker.log()
+
+
+def test_the_end_of_the_engines_loop_ends_the_worker_with_70_and_answers_its_jobs(scene: Scene) -> None:
+    """With the debugging flag, under which the SDK by itself would lose the results of failed jobs."""
+    worker = scene.worker(arguments=("--rp_debugger",))
+    failed = scene.plane.wait(scene.plane.submit({"answer": {"error": "no"}}), 20)
+    assert (failed.status, failed.error, failed.output) == ("FAILED", "no", None)
+    assert "--rp_debugger is left out" in worker.log()
+    neighbour = scene.begin(sleep_s=60)
+    scene.plane.wait_until(lambda: f"running {neighbour}" in worker.log(), "begun")
+    ids = [neighbour, scene.plane.submit({"ends_loop": True})]
+    for job_id in ids:
+        job = scene.plane.wait(job_id, 5.0)
+        assert (job.status, job.output["retryable"]) == ("FAILED", True)
+    assert worker.process.wait(EXIT_LIMIT_S) == 70 and worker.group() == []
+    assert "the engine's loop has ended" in worker.log() and "Traceback" not in worker.log()
 
 
 def test_after_a_kill_nothing_goes_on_and_another_worker_does_the_job() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ import pytest
 from moto import mock_aws
 
 from engine.errors import ResultNotJsonError, ResultTooLargeError, UploadError
+from handler.attempts import MAX_ATTEMPTS
 from handler.budget import posted_bytes
 from handler.http_get import Pace
-from handler.results import Delivery
-from handler.s3 import S3Config
+from handler.results import LEAST_UPLOAD_S, Delivery
+from handler.s3 import S3Config, presigned_url
 from handler.schema_types import JobRequest
 from handler.sources import Source
-from handler.upload import KEY_PREFIX, MAX_ATTEMPTS, Uploader, new_key
+from handler.upload import KEY_PREFIX, Uploader, new_key
 
 SOURCES = (Source("url", "https://example.com/a", "audio"),)
 AWS = S3Config("https://s3.eu-central-1.amazonaws.com", "results", "a", "CANARY")
@@ -249,6 +251,70 @@ def test_an_upload_that_fails_loses_nothing(bucket: Any) -> None:
     answer = deliver(delivery(100_000, nobody), OUTPUT, upload=True)
     assert answer["segments"] == OUTPUT["segments"]
     assert answer["warnings"][0].endswith("the store did not take the result: HTTP 404 NoSuchBucket")
+
+
+@asynccontextmanager
+async def slow_store() -> AsyncIterator[tuple[S3Config, list[bytes], asyncio.Event, asyncio.Event]]:
+    """A store that answers a PUT only once it is `released`; also the requests that it `heard` of, first lines."""
+    lines: list[bytes] = []
+    heard, released = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines.append(head.split(b"\r\n")[0])
+        heard.set()
+        if head.startswith(b"PUT"):
+            await released.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        config = S3Config(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "results", "id", "CANARY")
+        await asyncio.to_thread(presigned_url, config, "results", "key")  # loads the library
+        yield config, lines, heard, released
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_what_nobody_waits_for_does_not_stay_in_the_operators_store(is_cancelled: bool) -> None:
+    async def scenario() -> None:
+        async with slow_store() as (config, lines, heard, released):
+            deadline_s = 20.0 if is_cancelled else 0.3
+            task = asyncio.create_task(uploader(deadline_s=deadline_s).store(config, b"{}"))
+            await heard.wait()
+            heard.clear()
+            if is_cancelled:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError if is_cancelled else UploadError):
+                await task
+            released.set()
+            await heard.wait()
+            for thread in threading.enumerate():
+                if thread.name == "take-back":
+                    await asyncio.to_thread(thread.join, 10)
+            (put, put_path, _), (delete, delete_path, _) = (line.split() for line in lines)
+            assert (put, delete) == (b"PUT", b"DELETE")
+            assert put_path == delete_path and put_path.startswith(f"/results/{KEY_PREFIX}/".encode())
+
+    run(scenario)
+
+
+def test_an_upload_gets_what_the_deadline_leaves_and_never_nothing() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Store(is_silent=True)) as store:
+            request = JobRequest(SOURCES, upload_url=store.url)
+            began_s = loop.time()
+            answer = await delivery(100_000).deliver(OUTPUT, request, None, limit_s=0.0)
+            assert LEAST_UPLOAD_S <= loop.time() - began_s < LEAST_UPLOAD_S + 2
+            assert answer["segments"] == OUTPUT["segments"]
+            assert answer["warnings"] == ["the result was not uploaded: the job's deadline left no time for it"]
+        async with listening(Store()) as store:
+            request = JobRequest(SOURCES, upload_url=store.url)
+            assert (await delivery(100_000).deliver(OUTPUT, request, None, limit_s=0.0))["uploaded"] is True
+
+    run(scenario)
 
 
 def test_a_presigned_url_gets_the_result_and_is_not_repeated() -> None:

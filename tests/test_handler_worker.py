@@ -112,6 +112,14 @@ def test_a_runner_that_raises_tells_neither_text_nor_traceback(scene: Scene) -> 
     assert "RuntimeError" in job.error and CANARY not in json.dumps(job.results) and "Traceback" not in job.error
 
 
+def test_a_job_that_would_end_the_process_ends_alone(scene: Scene, streaming: Scene) -> None:
+    for each in (scene, streaming):
+        neighbour = each.begin(sleep_s=0.3)
+        job = each.do(exits=True, answer={"error": CANARY})
+        assert (job.status, job.output) == ("FAILED", {"error_code": "internal", "retryable": True})
+        assert "SystemExit" in job.error and each.plane.wait(neighbour).status == "COMPLETED"
+
+
 def test_input_that_is_no_object_ends_too(scene: Scene) -> None:
     inputs: list[object] = [None, "text", 5, []]
     for job_input in inputs:
@@ -144,6 +152,16 @@ def test_a_cancelled_job_stops_within_a_second_and_its_neighbour_goes_on(scene: 
     scene.plane.wait_until(lambda: f"cancelled {job_id}" in scene.worker.log(), "cancelled", 1.0)
     assert scene.plane.job(job_id).results == [] and scene.plane.job(job_id).status == "CANCELLED"
     assert scene.plane.wait(neighbour).status == "COMPLETED"
+
+
+def test_a_job_whose_time_is_over_is_stopped_and_frees_its_slot(scene: Scene) -> None:
+    job_id = scene.plane.submit({"sleep_s": 60}, policy={"executionTimeout": 300})
+    assert scene.plane.wait(job_id, 2.0).status == "TIMED_OUT"
+    scene.plane.wait_until(lambda: f"cancelled {job_id}" in scene.worker.log(), "stopped", 1.0)
+    ids = [scene.plane.submit({"sleep_s": 0.2}) for _ in range(4)]
+    scene.plane.wait_until(lambda: all(scene.plane.job(each).runs for each in ids), "four at a time", 1.0)
+    assert [scene.plane.wait(each).status for each in ids] == ["COMPLETED"] * 4
+    assert scene.plane.job(job_id).results == []
 
 
 def test_a_job_cancelled_before_it_begins_never_begins(scene: Scene) -> None:

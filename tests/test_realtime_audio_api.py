@@ -24,7 +24,7 @@ from engine.errors import (
     TooBigError,
 )
 from engine.types import FileSegment
-from realtime.audio_api import KEEP_ALIVE_S, MAX_FILES
+from realtime.audio_api import KEEP_ALIVE_S, MAX_FILES, MAX_UPLOADS, TURN_WAIT_S
 from realtime.audio_errors import (
     BadFormError,
     DefectError,
@@ -36,6 +36,7 @@ from realtime.audio_errors import (
 )
 from realtime.audio_fields import ALIASES, FORMATS, AudioRules
 from realtime.audio_form import FormLimits
+from realtime.transport_base import DEFAULT_LIMITS
 from tests.fakes.audio_host import HELLO, SECRET, TEXT, ScriptedHost, Served, served
 from tests.fakes.loopback import RawClient, run
 from tests.serving import ROOT
@@ -427,9 +428,14 @@ def test_the_protocol_document_knows_the_interface() -> None:
     for each in CODES:
         assert f"| {each.http_status} | `{each.code}`" in SECTION, each.code
     limits = FormLimits(1)
-    assert f"after {limits.grace_s:g} s, less than {limits.min_bytes_per_s} bytes per second" in SECTION
+    assert f"in the last {limits.grace_s:g} s, less than {limits.min_bytes_per_s} bytes per second" in SECTION
+    assert f"longer than {limits.max_upload_s:g} s in all" in SECTION
     assert f"After {KEEP_ALIVE_S:g} s without an event" in SECTION
-    assert MAX_FILES == 4 and "four files are at work" in SECTION
+    assert MAX_FILES == 4 and f"four files are at work and none of them ended within {TURN_WAIT_S:g} s" in SECTION
+    assert f"{MAX_UPLOADS} uploads are coming in" in SECTION
+    rest = DEFAULT_LIMITS
+    assert f"for up to {rest.discard_s:g} s and {rest.discard_bytes >> 20} MiB" in SECTION
+    assert f"nothing comes for {rest.body_idle_s:g} s" in SECTION
 
 
 def test_the_example_of_the_protocol_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

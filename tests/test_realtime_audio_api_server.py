@@ -163,7 +163,9 @@ def test_the_server_ends_in_time_with_a_file_at_work(place: Place) -> None:
     server = place.server
 
     def is_at_work() -> bool:
-        return bool(json.loads(server.get("/status")[1])["files"] == {"active": 1, "max": 4})
+        return bool(
+            json.loads(server.get("/status")[1])["files"] == {"active": 1, "max": 4, "uploads": 0, "max_uploads": 16}
+        )
 
     async def run() -> float:
         async with openai.AsyncOpenAI(base_url=place.client.base_url, api_key=SECRET, max_retries=0) as client:

@@ -13,7 +13,10 @@ from typing import Any
 import openai
 import pytest
 
-from realtime.audio_form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_OVERHEAD_BYTES, FormLimits
+from engine.errors import AtCapacityError
+from realtime.audio_errors import SlowUploadError
+from realtime.audio_form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_OVERHEAD_BYTES, FormLimits, _Rate
+from realtime.audio_places import Places
 from realtime.transport import Limits
 from tests.fakes.audio_host import HELLO, MAX_FILE_BYTES, SECRET, TEXT, ScriptedHost, Served, served
 from tests.fakes.loopback import RawClient, noise, run
@@ -189,15 +192,19 @@ def test_other_bodies_are_refused(kind: str) -> None:
     check(case)
 
 
-def test_a_dripping_upload_is_told_to_go() -> None:
+@pytest.mark.parametrize("burst_bytes", [1, 50_000])
+def test_a_dripping_upload_is_told_to_go(burst_bytes: int) -> None:
+    """However much it sent at first."""
+
     async def case(host: ScriptedHost, there: Served) -> None:
         client = await RawClient.connect(there.port)
-        await client.send(head(None))
+        body = file(noise(burst_bytes + 2_000))
+        await client.send(head(None) + b"%x\r\n" % burst_bytes + body[:burst_bytes] + b"\r\n")
         started = time.monotonic()
 
         async def drip() -> None:
             with contextlib.suppress(ConnectionError):
-                for piece in chunks(file(noise(2_000)), 5):
+                for piece in chunks(body[burst_bytes:], 5):
                     await client.send(piece)
                     await asyncio.sleep(0.02)
 
@@ -220,7 +227,62 @@ def test_an_upload_at_the_least_rate_may_take_longer_than_the_grace() -> None:
             await asyncio.sleep(0.06)
         assert (await client.response())[0] == 200
 
-    check(case, form=FormLimits(MAX_FILE_BYTES, grace_s=0.1, min_bytes_per_s=4_000))
+    check(case, form=FormLimits(MAX_FILE_BYTES, grace_s=0.2, min_bytes_per_s=2_500))
+
+
+def test_the_rate_at_its_limit_and_one_byte_less() -> None:
+    limits = FormLimits(MAX_FILE_BYTES, grace_s=30.0, min_bytes_per_s=100, max_upload_s=100.0)
+    for step, is_slow in ((100, False), (99, True)):
+        rate = _Rate(limits, 5.0)
+        rate.check(6.0, 1_000_000)
+        for second in range(2, 31):
+            rate.check(5.0 + second, 1_000_000 + (second - 1) * step)
+        with pytest.raises(SlowUploadError, match="100 bytes per second") if is_slow else contextlib.nullcontext():
+            rate.check(36.0, 1_000_000 + 30 * step)
+    rate.check(66.0, 1_003_000 + 3_000)
+    rate.check(105.0, 1_013_000)
+    with pytest.raises(SlowUploadError, match="100 s"):
+        rate.check(105.1, 2_000_000)
+
+
+def test_no_upload_takes_longer_than_it_may() -> None:
+    async def case(host: ScriptedHost, there: Served) -> None:
+        client = await RawClient.connect(there.port)
+        await client.send(head(None))
+        answer = asyncio.create_task(client.response())
+        with contextlib.suppress(ConnectionError):
+            for piece in chunks(file(noise(90_000)), 1_000):
+                if answer.done():
+                    break
+                await client.send(piece)
+                await asyncio.sleep(0.02)
+        status, _, told = await answer
+        assert (status, json.loads(told)["error"]["code"]) == (408, "slow_upload")
+
+    check(case, form=FormLimits(MAX_FILE_BYTES, grace_s=0.1, min_bytes_per_s=1, max_upload_s=0.3))
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_slow_upload_without_the_secret_reads_its_status(closes: bool) -> None:
+    """OpenAI's clients, and others, read nothing before all is sent."""
+
+    async def case(host: ScriptedHost, there: Served) -> None:
+        client = await RawClient.connect(there.port)
+        body = file(noise(5_000)) + END
+        start = head(len(body)).replace(SECRET.encode(), b"wrong-wrong")
+        await client.send(start.replace(b"Host: x", b"Host: x\r\nConnection: close") if closes else start)
+        for at in range(0, len(body), 500):
+            await client.send(body[at : at + 500])
+            await asyncio.sleep(0.05)
+        status, _, told = await client.response()
+        assert (status, json.loads(told)["error"]["code"]) == (401, "invalid_api_key")
+        if not closes:
+            await client.send(head(len(body)) + body)
+            assert (await client.response())[0] == 200, "the connection can be used on"
+        else:
+            assert await client.reader.read() == b""
+
+    check(case, limits=Limits(header_timeout_s=0.2, keep_alive_s=1, body_idle_s=0.4))
 
 
 def test_a_stalled_upload_gives_its_place_back() -> None:
@@ -228,9 +290,10 @@ def test_a_stalled_upload_gives_its_place_back() -> None:
         client = await RawClient.connect(there.port)
         await client.send(head(1_000) + file(b"x")[:50])
         assert await client.ended()
+        await until(lambda: there.api.n_active == 0)
         assert (await there.client.audio.transcriptions.create(file=("a", b"x"), model="small")).text == TEXT
 
-    check(case, limits=Limits(body_idle_s=0.2), max_files=1)
+    check(case, limits=Limits(body_idle_s=0.2), max_uploads=1)
 
 
 @pytest.mark.parametrize("wants_stream", [b"false", b"true"])
@@ -272,7 +335,77 @@ def test_one_file_more_than_there_are_places() -> None:
         for _ in range(5):
             assert (await create(file=("a", b"x"), model="small")).text == TEXT, "no place is lost"
 
-    check(case, ScriptedHost(pause_s=0.1), max_files=2)
+    check(case, ScriptedHost(pause_s=0.1), max_files=2, turn_wait_s=0.05)
+
+
+def test_a_finished_upload_waits_for_its_turn() -> None:
+    async def case(host: ScriptedHost, there: Served) -> None:
+        create = there.client.audio.transcriptions.create
+        three = [asyncio.create_task(create(file=("a", b"x"), model="small")) for _ in range(3)]
+        await until(lambda: (there.api.n_recordings, there.api.n_uploads) == (1, 2))
+        raw = there.client.audio.transcriptions.with_streaming_response
+        async with raw.create(file=("a", b"x"), model="small", stream=True) as response:
+            lines = [line async for line in response.iter_lines()]
+        assert lines[0].startswith(":"), "a stream stays alive meanwhile"
+        assert [(await each).text for each in three] == [TEXT] * 3
+        assert len(host.asked) == 4
+
+    check(case, ScriptedHost(pause_s=0.05), max_files=1, keep_alive_s=0.03)
+
+
+def test_who_leaves_while_it_waits_takes_no_turn() -> None:
+    async def case(host: ScriptedHost, there: Served) -> None:
+        body = file(b"x") + END
+        first, second = await RawClient.connect(there.port), await RawClient.connect(there.port)
+        await first.send(head(len(body)) + body)
+        await host.began.wait()
+        await second.send(head(len(body)) + body)
+        await until(lambda: there.api.n_uploads == 1)
+        await second.close()
+        await until(lambda: there.api.n_uploads == 0)
+        await first.close()
+        await until(lambda: there.api.n_recordings == 0)
+        assert len(host.asked) == 1
+
+    check(case, ScriptedHost(stays=True), max_files=1)
+
+
+def test_one_upload_more_than_there_are_places() -> None:
+    async def case(host: ScriptedHost, there: Served) -> None:
+        slow = [await RawClient.connect(there.port) for _ in range(2)]
+        for client in slow:
+            await client.send(head(1_000) + file(b"x")[:50])
+        await until(lambda: there.api.n_uploads == 2)
+        with pytest.raises(openai.InternalServerError) as refused:
+            await there.client.audio.transcriptions.create(file=("a", b"x"), model="small")
+        assert (refused.value.status_code, refused.value.code) == (503, "full")
+        await slow[0].close()
+        await until(lambda: there.api.n_uploads == 1)
+        answer = await there.client.audio.transcriptions.create(file=("a", b"x"), model="small")
+        assert answer.text == TEXT, "a slow upload takes no place from recordings"
+
+    check(case, max_files=1, max_uploads=2)
+
+
+def test_places_go_by_arrival_and_are_not_lost() -> None:
+    async def scenario() -> None:
+        places = Places(1)
+        await places.take(0.0)
+        with pytest.raises(AtCapacityError, match="1 files are in work"):
+            await places.take(0.01)
+        waiting = [asyncio.create_task(places.take(5.0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        places.give_back()
+        waiting[0].cancel()  # it has its turn and does not know yet
+        await asyncio.wait({waiting[1]}, timeout=5.0)
+        assert waiting[0].cancelled() and waiting[1].done() and not waiting[2].done()
+        waiting[2].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        places.give_back()
+        assert places.n_taken == 0
+        await places.take(0.0)
+
+    run(scenario)
 
 
 def test_the_end_lets_a_file_finish() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -14,7 +15,7 @@ from realtime.transport_base import MAX_HEAD_BYTES, render_response
 from realtime.transport_http import RELIED_UPON, HttpProtocol
 from tests.fakes.loopback import RawClient, listening, run
 
-QUICK = Limits(header_timeout_s=0.3, keep_alive_s=1, body_idle_s=0.3, write_stall_s=0.3)
+QUICK = Limits(header_timeout_s=0.3, keep_alive_s=1, body_idle_s=0.3, write_stall_s=0.3, discard_s=0.3)
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,20 +179,33 @@ def test_a_body_that_the_application_is_slow_to_read_is_not_cut(size: int) -> No
     run(scenario)
 
 
-def test_an_upload_that_was_answered_early_must_end_soon() -> None:
+@pytest.mark.parametrize(
+    ("limits", "is_cut"),
+    [
+        (QUICK, True),
+        (replace(QUICK, discard_s=60.0, discard_bytes=9_999), True),
+        (replace(QUICK, discard_s=60.0, discard_bytes=10_000), False),
+    ],
+)
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+def test_an_upload_that_was_answered_early_must_end_soon(limits: Limits, is_cut: bool, connection: bytes) -> None:
     async def scenario() -> None:
-        async with listening(hello, QUICK) as server:
+        async with listening(hello, limits) as server:
             client = await RawClient.connect(server.port)
-            await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\nContent-Length: 10001\r\n\r\n" % connection
+            await client.send(head)
             assert (await client.response())[0] == 200
             end = asyncio.create_task(client.ended())
-            for _ in range(100):
+            for _ in range(20):
                 if end.done():
                     break
-                client.writer.write(bytes(100))
+                client.writer.write(bytes(500))
                 await asyncio.sleep(0.02)
-            assert await end
-            assert server.connections == 0
+            await asyncio.wait({end}, timeout=0.1)
+            assert end.done() == is_cut
+            assert server.connections == (0 if is_cut else 1)
+            await client.send(b"x")
+            assert await end, "in any case after its last byte: there is no second request"
             await client.close()
 
     run(scenario)

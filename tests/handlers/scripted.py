@@ -1,8 +1,9 @@
 """A worker whose jobs do what their input says: `python -m tests.handlers.scripted` under the real SDK.
 
-Input keys, in this order: `sleep_s` (on the engine's loop, cancellable), `block_s` (the engine's loop stands
-still), `progress` (a count, one each `every_s`), `segments` (a count, one each `every_s`), `fail` (raises),
-`special` (a value that JSON has no room for), `big_bytes`, `answer` (returned as it is), else the input's `echo`.
+Input keys, in this order: `sleep_s` (on the engine's loop, cancellable), `exits` (raises SystemExit), `ends_loop`
+(the engine's loop stops for good), `progress` (a count, one each `every_s`), `segments` (a count, one each
+`every_s`), `block_s` (the engine's loop stands still), `fail` (raises), `special` (a value that JSON has no room
+for), `big_bytes`, `answer` (returned as it is), else the input's `echo`.
 SCRIPT_CHECK=fail makes the model unavailable; SCRIPT_FATAL_S lets the engine end for good after that time.
 """
 
@@ -57,6 +58,11 @@ async def run(
     _say(f"running {job['id']}")
     try:
         await asyncio.sleep(script.get("sleep_s", 0))
+        if script.get("exits"):
+            sys.exit(3)
+        if script.get("ends_loop"):
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(60)
         await _tell(script, on_progress, "progress")
         await _tell(script, on_segment, "segments")
     except asyncio.CancelledError:

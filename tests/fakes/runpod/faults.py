@@ -15,10 +15,11 @@ class Fault:
     """One request's fate.
 
     status: answered so, without effect. cut: the connection ends, without effect. cut_after: it ends once the
-    request has had its effect. delay: the request is served, later.
+    request has had its effect. delay: the request is served, later. late: it has its effect at once, and the answer
+    takes its time.
     """
 
-    kind: Literal["status", "cut", "cut_after", "delay"]
+    kind: Literal["status", "cut", "cut_after", "delay", "late"]
     status: int = 500
     body: str = "<html><body>fault</body></html>"
     delay_s: float = 0.0
@@ -40,6 +41,9 @@ class Faults:
 
     def delay(self, route: str, delay_s: float, times: int = 1) -> None:
         self.add(route, Fault("delay", delay_s=delay_s), times)
+
+    def late(self, route: str, delay_s: float, times: int = 1) -> None:
+        self.add(route, Fault("late", delay_s=delay_s), times)
 
     def add(self, route: str, fault: Fault, times: int = 1) -> None:
         with self._lock:

@@ -92,6 +92,12 @@ class LocalWorker:
         self.process.kill()
         self.process.wait(10)
 
+    def catches(self, signum: int) -> bool:
+        """Whether the worker has a handler of its own for a signal."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(mask, 16) >> (signum - 1) & 1)
+
     def group(self) -> list[int]:
         """Living processes of its group; zombies are dead."""
         alive = []

@@ -187,7 +187,9 @@ class QueuePlane:
             return web.Response(status=fault.status, text=fault.body, content_type="text/html")
         if fault is None or fault.kind != "cut":
             response = await self._authorised(key, answer, request)
-            if fault is None or fault.kind == "delay":
+            if fault is not None and fault.kind == "late":
+                await asyncio.sleep(fault.delay_s)
+            if fault is None or fault.kind in ("delay", "late"):
                 return response
         assert request.transport is not None
         request.transport.abort()
