@@ -273,7 +273,7 @@ def test_a_slow_upload_without_the_secret_reads_its_status(closes: bool) -> None
         await client.send(start.replace(b"Host: x", b"Host: x\r\nConnection: close") if closes else start)
         for at in range(0, len(body), 500):
             await client.send(body[at : at + 500])
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.03)
         status, _, told = await client.response()
         assert (status, json.loads(told)["error"]["code"]) == (401, "invalid_api_key")
         if not closes:
@@ -282,7 +282,7 @@ def test_a_slow_upload_without_the_secret_reads_its_status(closes: bool) -> None
         else:
             assert await client.reader.read() == b""
 
-    check(case, limits=Limits(header_timeout_s=0.2, keep_alive_s=1, body_idle_s=0.4))
+    check(case, limits=Limits(header_timeout_s=0.15, keep_alive_s=1, body_idle_s=0.4))
 
 
 def test_a_stalled_upload_gives_its_place_back() -> None:
