@@ -265,7 +265,12 @@ class JobInput(BaseModel):
         f"at most {MAX_HOTWORDS_CHARS} characters",
         max_length=MAX_HOTWORDS_CHARS,
     )
-    batch_size: Whole | None = _field(None, "windows decoded at once (default: what suits the device)", ge=1, le=256)
+    batch_size: Whole | None = _field(
+        None,
+        "windows of a recording in the engine at once; above 32 as 32 (default: what suits the device)",
+        ge=1,
+        le=256,
+    )
     vad_parameters: VadInput | None = _field(None, "how speech is found; counts with `enable_vad`", "an object")
     clip_timestamps: Annotated[tuple[tuple[float, float], ...], BeforeValidator(_clips), _list_of("number")] = _field(
         (),
