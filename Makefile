@@ -19,8 +19,14 @@ serve: $(VENV)/.run  ## start the server on 127.0.0.1:9090 (ARGS="--port 9100 ..
 job: $(VENV)/.serverless  ## do the job in test_input.json as the serverless worker does it (ARGS="--test_input ...")
 	$(BIN)/python -m handler $(ARGS)
 
-test: $(VENV)/.dev .venv-peer/.done  ## run the tests, two files at a time (ARGS="-k name" adds options)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# What depends on time runs alone; the rest two files at a time.
+test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name": only those, one after the other)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='*/test_live_*'
+	$(BIN)/python -m pytest tests/test_live_*.py
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

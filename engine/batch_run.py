@@ -158,8 +158,9 @@ class BatchRunner:
 
     def _settle(self, batch: Sequence[Work], error: Exception) -> None:
         key = batch[0].ticket.key
-        # A window of which the engine dies alone tells nothing about how many may share a batch.
-        is_too_much = isinstance(error, EngineMemoryError) or (isinstance(error, EngineRestartError) and len(batch) > 1)
+        # A live batch dies of what is in it; one of recordings may have overstayed for its size, unless it was alone.
+        is_of_files = batch[0].ticket.job_class is JobClass.FILE and len(batch) > 1
+        is_too_much = isinstance(error, EngineMemoryError) or (isinstance(error, EngineRestartError) and is_of_files)
         if is_too_much and key is not None:
             self._limits.was_too_much(key, len(batch))
         if isinstance(batch[0].payload, FileJob):
