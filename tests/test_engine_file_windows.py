@@ -254,15 +254,3 @@ def test_a_search_that_no_model_can_take_is_refused_at_the_door() -> None:
         assert backend.calls == []
 
     drive(body)
-
-
-def test_a_batch_that_the_engine_died_over_is_halved_the_next_time() -> None:
-    async def body(service: EngineService, backend: FakeBackend) -> None:
-        await learn(service, backend)
-        backend.crash_at(len(backend.calls) + 1)
-        await outcomes(service, windows(8))
-        assert [len(each) for each in backend.batches] == [8] + [1] * 8
-        await outcomes(service, windows(8, recording=2))
-        assert [len(each) for each in backend.batches[9:]] == [4, 4]
-
-    drive(body)
