@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from engine.recording_cut import Stretch
 from engine.recording_decode import Heard
-from engine.recording_segments import GapFinder, segments_of
+from engine.recording_segments import GapFinder, in_order, segments_of
 from engine.recording_types import OnProgress, OnSegment, RecordingOptions, Task
-from engine.types import FileSegment, Word
+from engine.types import FileSegment
 from engine.window_search import is_loop
 
 __all__ = ["MAX_LISTED", "Collector", "placed_segment"]
@@ -59,7 +59,9 @@ class Collector:
             self._looped(task, segment.start_s, segment.end_s)
         start_s = max(segment.start_s, self._end_s(task))
         end_s = max(segment.end_s, start_s)
-        self._append(task, replace(segment, start_s=start_s, end_s=end_s, words=_from(segment.words, start_s)))
+        self._append(
+            task, replace(segment, start_s=start_s, end_s=end_s, words=tuple(in_order(segment.words, start_s)))
+        )
 
     def look(self, stretch: Stretch) -> None:
         """All segments of the next stretch have come: is there speech without text in it?"""
@@ -101,16 +103,6 @@ def placed_segment(segment: FileSegment, stretch: Stretch, language: str) -> Fil
     _, end_s = stretch.place(last_s, last_s)
     words = tuple(map(stretch.placed, segment.words))
     return replace(segment, start_s=start_s, end_s=max(start_s, end_s), language=language, words=words)
-
-
-def _from(words: Sequence[Word], start_s: float) -> tuple[Word, ...]:
-    """The words, none of which begins before `start_s` or the end of the one before it."""
-    placed = []
-    for word in words:
-        begin_s = max(word.start_s, start_s)
-        start_s = max(begin_s, word.end_s)
-        placed.append(replace(word, start_s=begin_s, end_s=start_s))
-    return tuple(placed)
 
 
 def _listed(lines: Sequence[str], rest: str) -> list[str]:

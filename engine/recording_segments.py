@@ -15,7 +15,7 @@ from engine.recording_cut import FRAME_S, SPEECH_PROBABILITY, Stretch
 from engine.sentences import ends_sentence
 from engine.types import FileSegment, WindowResult, Word
 
-__all__ = ["GapFinder", "segments_of"]
+__all__ = ["GapFinder", "in_order", "segments_of"]
 
 SPLIT_PAUSE_S = 1.0
 """So long a pause ends a segment, whatever was said before it."""
@@ -30,16 +30,21 @@ MAX_HOLE_S = 0.3
 """Speech with shorter holes is one stretch of speech."""
 
 
+def in_order(words: Iterable[Word], not_before_s: float) -> list[Word]:
+    """The words, none of which begins before `not_before_s` or the end of the one before it."""
+    placed = []
+    floor_s = not_before_s
+    for word in words:
+        start_s = max(floor_s, word.start_s)
+        floor_s = max(start_s, word.end_s)
+        placed.append(replace(word, start_s=start_s, end_s=floor_s))
+    return placed
+
+
 def segments_of(stretch: Stretch, result: WindowResult, language: str, not_before_s: float = 0.0) -> list[FileSegment]:
     """The segments of one window, in seconds of the recording; none begins before `not_before_s`."""
     segments = []
-    floor_s = not_before_s
-    words = []
-    for word in map(stretch.placed, result.words):
-        start_s = max(floor_s, word.start_s)
-        floor_s = max(start_s, word.end_s)
-        words.append(replace(word, start_s=start_s, end_s=floor_s))
-    for said in _groups(words):
+    for said in _groups(in_order(map(stretch.placed, result.words), not_before_s)):
         text = "".join(word.text for word in said)
         if not text.strip():
             continue

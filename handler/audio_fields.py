@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import BadInputError
-from handler.fields import MAX_SOURCES, MAX_URL_CHARS
+from handler.addresses import MAX_URL_CHARS
+from handler.fields import MAX_SOURCES
 from handler.keys import AUDIO_KEYS, is_absent
 from handler.s3 import split_s3_url
 from handler.sources import Source

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from engine.languages import LANGUAGES, language_code
+from handler.addresses import MAX_URL_CHARS
 from handler.tolerance import fold, items, to_flag, to_integer, to_number, to_optional_number, to_text
 
 __all__ = ["FORMATS", "MAX_SOURCES", "W_NULLABLE", "W_TYPES", "JobInput", "VadInput", "read_format"]
@@ -34,8 +35,6 @@ MAX_CLIPS = 1_000
 """Clips of a recording; one a second for a quarter of an hour."""
 MAX_TIME_S = 172_800.0
 """Largest time: 48 h, the largest MAX_AUDIO_S."""
-MAX_URL_CHARS = 8_192
-"""Longest URL; presigned ones have about 2,000 characters."""
 _INFINITE = ("inf", "infinity", "+inf")
 
 FORMATS = ("plain_text", "formatted_text", "srt", "vtt", "json", "verbose_json", "tsv", "lrc", "txt")

@@ -8,8 +8,8 @@ that are not finite are null.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.formats import Cue, render
@@ -28,17 +28,13 @@ _ENGINE_FORMATS = {"verbose_json": "json"}
 
 @dataclass(frozen=True)
 class OutputFacts:
-    """What an answer tells that is neither in the request nor in the recording.
-
-    `timings` are further wall seconds by step, beside the recording's own and `download_s`.
-    """
+    """What an answer tells that is neither in the request nor in the recording."""
 
     model: str
     device: str
     compute_type: str = ""
     model_revision: str | None = None
     download_s: float = 0.0
-    timings: Mapping[str, float] = field(default_factory=dict)
     strict: bool = False
 
 
@@ -115,7 +111,7 @@ def text_of(format_name: str, task: Task, request: JobRequest, recording: Record
 
 
 def _new_facts(request: JobRequest, recording: Recording, facts: OutputFacts) -> dict[str, Any]:
-    timings_s = {**recording.timings_s, **facts.timings, "download": facts.download_s}
+    timings_s = {**recording.timings_s, "download": facts.download_s}
     timings_s["total"] = recording.timings_s.get("total", sum(recording.timings_s.values())) + facts.download_s
     took_s, lasts_s = timings_s["total"], recording.duration_s
     new: dict[str, Any] = {

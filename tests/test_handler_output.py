@@ -25,7 +25,7 @@ NEW_KEYS = {
     *("compute_type", "model_revision", "warnings"),
 }
 SOURCES = (Source("url", "https://example.com/a", "audio"),)
-FACTS = OutputFacts("base", "cpu", "int8", "abc123", download_s=0.5, timings={"queue": 0.25})
+FACTS = OutputFacts("base", "cpu", "int8", "abc123", download_s=0.5)
 WORDS = (Word(" Hello", 0.1, 0.4, 0.9, (1,)), Word(" there.", 0.5, 1.2, 0.8, (2,)))
 SEGMENTS = (
     FileSegment(0.1, 1.2, " Hello there.", "en", WORDS, (1, 2), 0.0, -0.25, 1.1, 0.01),
@@ -76,7 +76,7 @@ def test_new_facts() -> None:
     output = answer(warnings=("foo: unknown",))
     assert output["language_probability"] == 0.98
     assert (output["duration"], output["duration_after_vad"]) == (4_000.0, 3.6)
-    assert output["timings"] == {"decode_s": 1.0, "download_s": 0.5, "model_s": 2.0, "queue_s": 0.25, "total_s": 4.0}
+    assert output["timings"] == {"decode_s": 1.0, "download_s": 0.5, "model_s": 2.0, "total_s": 4.0}
     assert output["rtf"] == 0.001
     assert output["warnings"] == ["foo: unknown", "10.0 s: damaged"]
     assert (output["mode"], output["compute_type"], output["model_revision"]) == ("fast", "int8", "abc123")

@@ -17,8 +17,9 @@ from engine.errors import BadInputError, SttError
 from engine.languages import LANGUAGES
 from engine.recording_types import RecordingOptions, VadOptions
 from engine.types import SearchOptions
+from handler.addresses import MAX_URL_CHARS
 from handler.audio_fields import BOTH_GIVEN, MIN_BASE64_CHARS, NONE_GIVEN
-from handler.fields import FORMATS, MAX_CLIPS, MAX_SOURCES, MAX_SUPPRESSED, MAX_URL_CHARS, W_TYPES, JobInput, VadInput
+from handler.fields import FORMATS, MAX_CLIPS, MAX_SOURCES, MAX_SUPPRESSED, W_TYPES, JobInput, VadInput
 from handler.keys import AUDIO_KEYS, MAX_WARNINGS
 from handler.schema import InputErrors, JobRequest, json_schema, parse_input, table
 from handler.sources import Source
