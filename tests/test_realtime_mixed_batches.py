@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ INFO = replace(DEMO_INFO, pad_frames=3_000, device="cuda")
 
 
 class HearingBackend:
-    """A supervised backend that understands tone words, and fails as it is told to: batch by batch."""
+    """A supervised backend that understands tone words, and fails in the given round of faults: batch by batch."""
 
     info: ModelInfo = INFO
     is_ready = True
@@ -31,14 +32,16 @@ class HearingBackend:
     def __init__(self, faults: Sequence[type[SttError] | None] = ()) -> None:
         self.hearing = Hearing(Habits())
         self.sizes: list[int] = []
-        self.faults = list(faults)
+        self.faults = itertools.cycle(faults) if faults else itertools.repeat(None)
+        self.raised: set[type[SttError]] = set()
 
     async def transcribe(self, jobs: Sequence[WindowJob]) -> BatchResult:
         """Let others submit meanwhile, then hear every window."""
         self.sizes.append(len(jobs))
         await asyncio.sleep(0.002)
         # What fails alone is its own fault.
-        if len(jobs) > 1 and self.faults and (fault := self.faults.pop(0)) is not None:
+        if len(jobs) > 1 and (fault := next(self.faults)) is not None:
+            self.raised.add(fault)
             raise fault("scripted")
         results = tuple(self.hearing.hear(job) for job in jobs)
         return BatchResult(results, 3_000 * len(jobs), 0, 0, 0.0, 0.0, 0.0)
@@ -149,7 +152,7 @@ def test_the_text_of_a_stream_is_the_same_alone_and_in_mixed_batches() -> None:
 def test_failing_batches_cost_nobody_a_word() -> None:
     """Errors, lack of memory and dying processes hit batches of several streams, again and again."""
     streams = speakers(8)
-    faults = [None, EngineFailedError, None, EngineMemoryError, None, None, EngineRestartError, None] * 2
-    backend = HearingBackend(faults)
+    backend = HearingBackend([None, EngineFailedError, None, EngineMemoryError, None, None, EngineRestartError, None])
     assert say_all(streams, backend) == say_all(streams, HearingBackend())
-    assert not backend.faults, "not all of them happened"
+    # How often depends on how many streams met in one batch, and that on the machine.
+    assert backend.raised == {EngineFailedError, EngineMemoryError, EngineRestartError}, "not all of them happened"
