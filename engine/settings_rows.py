@@ -6,6 +6,7 @@ Knows no particular setting; `engine.settings` holds the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, get_args
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -98,6 +99,8 @@ def _legal(field: FieldInfo) -> str:
         return ", ".join(choices)
     if field.annotation is bool:
         return "1 or 0"
+    if datetime in get_args(field.annotation):
+        return "a time with its zone, as 2026-01-31T12:00:00Z"
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -99,6 +100,21 @@ class Settings(BaseSettings):
     )
     idle_timeout_s: float = row(
         120.0, "IDLE_TIMEOUT_S", ("--idle-timeout",), "seconds without any bytes that end a stream", ge=1, le=86_400
+    )
+    idle_stop_min: float | None = row(
+        None,
+        "POD_IDLE_STOP_MIN",
+        ("--idle-stop",),
+        "minutes without a stream or file after which the pod stops itself, loading gets 30 more "
+        "(default: never; outside a pod the process ends)",
+        ge=0.05,
+        le=1_440,
+    )
+    deadline: datetime | None = row(
+        None,
+        "POD_DEADLINE",
+        ("--deadline",),
+        "time at which the pod stops itself, clients or not (default: never; outside a pod the process ends)",
     )
     max_backlog_s: float = row(
         10.0,
@@ -222,6 +238,23 @@ class Settings(BaseSettings):
     def _fold_case(cls, value: object) -> object:
         """`INFO`, as deployments of the seed project say, is `info`."""
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _is_written_out(cls, value: object) -> object:
+        """A bare number would be seconds since 1970, and a time without a zone anybody's guess."""
+        if isinstance(value, str) and "T" not in value.strip().upper()[:11]:
+            raise ValueError("no date and time")
+        return value
+
+    @field_validator("deadline")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("no zone")
+        return value.astimezone(timezone.utc)
 
     @field_validator("max_clients", "feature_threads", mode="before")
     @classmethod

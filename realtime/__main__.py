@@ -71,7 +71,9 @@ async def _run(settings: Settings) -> int:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    return [settings.auth_token.get_secret_value()] if settings.auth_token else []
+    token = [settings.auth_token.get_secret_value()] if settings.auth_token else []
+    # The pod's own key, which the platform puts there.
+    return [*token, *filter(None, [os.environ.get("RUNPOD_API_KEY")])]
 
 
 if __name__ == "__main__":

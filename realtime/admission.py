@@ -68,6 +68,8 @@ class Admission:
         self._next_number = 1
         self._departures = Departures()
         self._is_closed = False
+        self.last_left_s: float | None = None
+        """When the last slot was given back."""
 
     @property
     def n_active(self) -> int:
@@ -119,6 +121,7 @@ class Admission:
             self._departures.advance(now_s, self.n_active)
             self._departures.note(now_s)
             del self._slots[slot.number]
+            self.last_left_s = now_s
 
     def wait_minutes(self, now_s: float) -> float:
         """Minutes until a slot is likely free, by how often places became free; see `realtime.departures`."""

@@ -97,6 +97,8 @@ class AudioApi:
         self._uploads: set[object] = set()
         self._recordings = Places(max_files)
         self._is_aborted = False
+        self.last_done_s: float | None = None
+        """When the last request with a body ended, by the host's clock."""
 
     @property
     def n_active(self) -> int:
@@ -199,6 +201,7 @@ class AudioApi:
             await asyncio.gather(job, return_exceptions=True)
             self._jobs.discard(job)
             self._uploads.discard(upload)
+            self.last_done_s = self._host.clock.now_s()
         if job.cancelled() and self._is_aborted:
             raise DrainingError("the server is shutting down; send the file again, here later or elsewhere")
         job.result()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from typing import Any
@@ -28,6 +29,7 @@ from engine.metrics import Metrics
 from engine.owner import EngineOwner, EngineState
 from engine.service import EngineService
 from engine.settings import Settings
+from engine.types import FRAMES_PER_SECOND
 from realtime.admission import Admission
 from realtime.audio_errors import LoadingError
 from realtime.audio_files import FileDesk
@@ -36,7 +38,9 @@ from realtime.connection import Connection, new_uid
 from realtime.features import FeaturePool, feature_threads
 from realtime.health import Snapshot, health_app, ping_route
 from realtime.load import Load
+from realtime.pod_api import PodApi
 from realtime.protocol import TASKS, HandshakeRules
+from realtime.self_stop import Activity, SelfStop, StopRule
 from realtime.session import SessionLimits
 from realtime.status import engine_details, limit_details, serving_details, session_details
 from realtime.stream import Services
@@ -108,6 +112,9 @@ class RealtimeServer:
         self._started_s = self.clock.now_s()
         self._port = 0
         self._files = FileDesk(settings, self._engine, self._gate, self.clock, self._rules, self._unready)
+        self._ready_s: float | None = None
+        rule = StopRule.make(settings.idle_stop_min, settings.deadline)
+        self._self_stop = SelfStop(rule, PodApi.from_environ(os.environ), self.clock, self._activity)
 
     # Life
 
@@ -161,7 +168,8 @@ class RealtimeServer:
         stopped = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._owner.wait_ready())
         fatal = asyncio.create_task(self._owner.wait_fatal())
-        tasks: list[asyncio.Task[Any]] = [stopped, ready, fatal, asyncio.create_task(self._watch_load())]
+        beside = (self._watch_load(), self._watch_self_stop())
+        tasks: list[asyncio.Task[Any]] = [stopped, ready, fatal, *map(asyncio.create_task, beside)]
         try:
             await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
@@ -189,8 +197,20 @@ class RealtimeServer:
             self._load.timer_fired(now_s, now_s - due_s)
             self._admission.sample(now_s)
 
+    async def _watch_self_stop(self) -> None:
+        await self._self_stop.watch()
+        self._stop.set()
+
+    def _activity(self) -> Activity:
+        began_s = self._started_s if self._ready_s is None else self._ready_s
+        ends_s = (self._admission.last_left_s, self._files.api.last_done_s)
+        last_s = max([began_s, *(end_s for end_s in ends_s if end_s is not None)])
+        is_used = self._admission.n_active > 0 or self._files.api.n_active > 0
+        return Activity(0.0 if is_used else self.clock.now_s() - last_s, is_loading=self._ready_s is None)
+
     def _welcome(self) -> None:
         """The model is loaded. Raises ConfigError if the settings ask what it cannot do."""
+        self._ready_s = self.clock.now_s()
         info = self._owner.info
         language = self._settings.language
         if language is not None and language not in info.languages:
@@ -287,11 +307,15 @@ class RealtimeServer:
                 "sessions": session_details(self._admission),
                 "files": self._files.details(),
                 "serving": serving_details(self._load, self._features.n_threads),
-                "engine": engine_details(state, model, self._engine.stats(), now_s),
+                "engine": engine_details(state, model, self._engine.stats(), now_s, self._window_pad_s()),
                 "samples": self._metrics.sample_counts(),
                 "limits": limit_details(self._settings),
+                **self._self_stop.details(),
             },
         )
+
+    def _window_pad_s(self) -> float | None:
+        return None if self._ready_s is None else self._owner.info.pad_frames / FRAMES_PER_SECOND
 
     def render_metrics(self) -> tuple[bytes, str]:
         """Prometheus text and its content type."""

@@ -35,12 +35,15 @@ def serving_details(load: Load, feature_threads: int) -> dict[str, Any]:
     }
 
 
-def engine_details(state: str, model: str, stats: EngineStats, now_s: float) -> dict[str, Any]:
-    """The engine: what runs, how busy it is, what waits."""
+def engine_details(
+    state: str, model: str, stats: EngineStats, now_s: float, window_pad_s: float | None
+) -> dict[str, Any]:
+    """The engine: what runs, how busy it is, what waits; to what live windows are padded (None: loading)."""
     last_s = stats.last_success_s
     return {
         "state": state,
         "model": model,
+        "window_pad_s": window_pad_s,
         "restarts": stats.restarts,
         "busy_share": round(stats.busy_share, 3),
         "partial_interval_s": round(stats.partial_interval_s, 3),

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ LEGAL: dict[str, tuple[str, Any]] = {
     "max_clients": ("7", 7),
     "max_connection_time_s": ("600", 600.0),
     "idle_timeout_s": ("30", 30.0),
+    "idle_stop_min": ("30", 30.0),
+    "deadline": ("2026-01-31T13:00:00+01:00", datetime(2026, 1, 31, 12, tzinfo=timezone.utc)),
     "max_backlog_s": ("20", 20.0),
     "feature_threads": ("2", 2),
     "engine_timeout_s": ("5", 5.0),
@@ -75,6 +78,7 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "max_clients": (1, 10_000, 0, 10_001),
     "max_connection_time_s": (1, 604_800, 0.999, 604_800.001),
     "idle_timeout_s": (1, 86_400, 0.999, 86_400.001),
+    "idle_stop_min": (0.05, 1_440, 0.0499, 1_440.001),
     "max_backlog_s": (1, 60, 0.999, 60.001),
     "feature_threads": (0, 64, -1, 65),
     "engine_timeout_s": (0.5, 600, 0.499, 600.001),
@@ -125,7 +129,7 @@ def test_the_tests_know_every_row() -> None:
     assert {row.name for row in rows() if row.is_secret} == secrets
     assert set(LEGAL) | secrets == {row.name for row in rows()}
     numbers = {row.name for row in rows() if isinstance(row.default, (int, float)) and not row.is_switch}
-    assert set(BOUNDS) == numbers | {"max_connection_time_s", "window_pad_s", *AUTO}
+    assert set(BOUNDS) == numbers | {"max_connection_time_s", "window_pad_s", "idle_stop_min", *AUTO}
     assert set(AUTO) == {row.name for row in rows() if row.may_be_auto}
 
 
@@ -252,6 +256,9 @@ def test_defaults_as_people_write_them() -> None:
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("RESULT_KEY", "perhaps", "1 or 0"),
         ("WHISPER_NO_AUTH", "2", "1 or 0"),
+        ("POD_DEADLINE", "tomorrow", "a time with its zone, as 2026-01-31T12:00:00Z"),
+        ("POD_DEADLINE", "1800000000", "a time with its zone, as 2026-01-31T12:00:00Z"),
+        ("POD_DEADLINE", "2026-01-31T12:00:00", "a time with its zone, as 2026-01-31T12:00:00Z"),
         ("WHISPER_LANGUAGE", "english", "string should match pattern '^[a-z]{2,3}$'"),
         ("WHISPER_MODEL", "m" * 513, "string should have at most 512 characters"),
     ],

@@ -165,3 +165,14 @@ def test_token_at_its_limits(wav: Path) -> None:
     (wav / "token").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInputError, match="not UTF-8"):
         plan("a.wav --token-file token")
+
+
+def test_speed(wav: Path) -> None:
+    assert plan("a.wav").speed == 1.0
+    assert plan("a.wav --speed 2").speed == 2.0
+    for value in ("0.09", "100.1", "nan"):
+        with pytest.raises(BadInputError, match="--speed"):
+            plan(f"a.wav --speed {value}")
+    for line in ("a.wav --speed 2 --fast", "--mic --speed 2"):
+        with pytest.raises(UsageError, match="--speed"):
+            plan(line)

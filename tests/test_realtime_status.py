@@ -51,10 +51,11 @@ def test_the_serving_process() -> None:
 
 
 def test_the_engine() -> None:
-    shown = engine_details("ready", "demo", STATS, 101.26)
+    shown = engine_details("ready", "demo", STATS, 101.26, 30.0)
     assert shown == {
         "state": "ready",
         "model": "demo",
+        "window_pad_s": 30.0,
         "restarts": 2,
         "busy_share": 0.123,
         "partial_interval_s": 0.346,

@@ -96,7 +96,7 @@ class Run:
     async def _stream(self, live: LiveClient, path: Path | None, chunks: AsyncGenerator[FloatArray, None]) -> None:
         viewer = asyncio.create_task(self._view(live))
         # A microphone keeps time by itself.
-        pacer = Pacer(0.0 if self.plan.is_fast or path is None else 1.0)
+        pacer = Pacer(0.0 if self.plan.is_fast or path is None else self.plan.speed)
         sender = asyncio.create_task(self._send(live, paced(chunks, pacer), is_endless=path is None))
         counter = asyncio.create_task(self._count(path))
         try:

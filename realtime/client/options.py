@@ -28,6 +28,7 @@ MAX_TOKEN_CHARS = 512
 """The server's own limit for its secret."""
 MIN_CHUNK_MS, MAX_CHUNK_MS = 10, 1_000
 """Smaller chunks are mostly headers; bigger ones hold words back."""
+MIN_SPEED, MAX_SPEED = 0.1, 100.0
 SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 SECRET_KEYS = ("token", "key", "api_key", "apikey", "access_token", "auth")
 
@@ -54,6 +55,8 @@ class Plan:
     display: str
     format_name: str
     documents: tuple[Path, ...]
+    speed: float = 1.0
+    """Seconds of a file sent per second."""
 
     @property
     def writes_stdout(self) -> bool:
@@ -104,6 +107,7 @@ def _add_speech(group: argparse._ArgumentGroup) -> None:
 def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--fast", action="store_true", help="send as fast as the server reads, not at the speed of speech")
+    add("--speed", type=float, default=1.0, metavar="X", help="send X times as fast as speech (default %(default)g)")
     add("--chunk-ms", type=int, default=100, metavar="MS", help="audio per message (default %(default)s)")
     add("-o", "--output", "--output_file", metavar="FILE", help="write the transcript; - is standard output")
     add("--output-dir", type=Path, metavar="DIR", help="write one transcript per file")
@@ -126,6 +130,10 @@ def make_plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
         raise UsageError("give either files or --mic" if files else "give files to transcribe, or --mic; see --help")
     if not MIN_CHUNK_MS <= args.chunk_ms <= MAX_CHUNK_MS:
         raise BadInputError("--chunk-ms", args.chunk_ms, f"{MIN_CHUNK_MS} to {MAX_CHUNK_MS}")
+    if not MIN_SPEED <= args.speed <= MAX_SPEED:
+        raise BadInputError("--speed", args.speed, f"{MIN_SPEED:g} to {MAX_SPEED:g}")
+    if args.speed != 1.0 and (args.fast or args.mic):
+        raise UsageError("--speed is for files, and goes without --fast")
     if args.json and args.quiet:
         raise UsageError("give either --json or --quiet")
     for path in files:
@@ -149,6 +157,7 @@ def make_plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
         display="json" if args.json else "quiet" if args.quiet else "auto",
         format_name=format_name,
         documents=documents,
+        speed=args.speed,
     )
 
 
