@@ -16,6 +16,7 @@ unfused engine which spends LAUNCH_S on the host per decoder layer and step; goo
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "GPUS",
     "LAUNCH_S",
     "N_VOCABULARY",
+    "RENTED",
     "SHAPES",
     "Gpu",
     "Shape",
@@ -34,6 +36,7 @@ __all__ = [
     "file_speed",
     "item_bytes",
     "max_streams",
+    "rental_figures",
     "tick_s",
     "weight_bytes",
     "window_cost",
@@ -92,6 +95,35 @@ GPUS = {
     "H100": Gpu(989e12, 3350e9, 80e9),
     "H200": Gpu(989e12, 4800e9, 141e9),
 }
+RENTED = {
+    "NVIDIA RTX 2000 Ada Generation": Gpu(48e12, 224e9, 16e9),
+    "NVIDIA RTX 5000 Ada Generation": Gpu(261e12, 576e9, 32e9),
+    "NVIDIA RTX 6000 Ada Generation": Gpu(364e12, 960e9, 48e9),
+    "NVIDIA RTX A4000": Gpu(76.7e12, 448e9, 16e9),
+    "NVIDIA RTX A4500": Gpu(94.6e12, 640e9, 20e9),
+    "NVIDIA RTX A5000": Gpu(111e12, 768e9, 24e9),
+    "NVIDIA RTX A6000": Gpu(155e12, 768e9, 48e9),
+    "NVIDIA A30": Gpu(165e12, 933e9, 24e9),
+    "NVIDIA A40": Gpu(150e12, 696e9, 48e9),
+    "NVIDIA L4": GPUS["L4"],
+    "NVIDIA L40": Gpu(181e12, 864e9, 48e9),
+    "NVIDIA L40S": GPUS["L40S"],
+    "NVIDIA GeForce RTX 3070": Gpu(40.6e12, 448e9, 8e9),
+    "NVIDIA GeForce RTX 3080": Gpu(59.5e12, 760e9, 10e9),
+    "NVIDIA GeForce RTX 3080 Ti": Gpu(68.2e12, 912e9, 12e9),
+    "NVIDIA GeForce RTX 3090": GPUS["RTX3090"],
+    "NVIDIA GeForce RTX 3090 Ti": Gpu(80e12, 1008e9, 24e9),
+    "NVIDIA GeForce RTX 4080": Gpu(97.5e12, 717e9, 16e9),
+    "NVIDIA GeForce RTX 4080 SUPER": Gpu(104e12, 736e9, 16e9),
+    "NVIDIA GeForce RTX 4090": GPUS["RTX4090"],
+    "NVIDIA GeForce RTX 5090": GPUS["RTX5090"],
+    "NVIDIA A100 80GB PCIe": Gpu(312e12, 1935e9, 80e9),
+    "NVIDIA A100-SXM4-80GB": GPUS["A100-80"],
+    "NVIDIA H100 PCIe": Gpu(756e12, 2000e9, 80e9),
+    "NVIDIA H100 80GB HBM3": GPUS["H100"],
+    "NVIDIA H200": GPUS["H200"],
+}
+"""Cards by the ids of RunPod's catalog, which are the names that the driver tells."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +213,36 @@ def item_bytes(shape: Shape, window_s: float) -> float:
     return cross + scores + feed_forward
 
 
+def rental_figures() -> dict[str, object]:
+    """What `builder/deploy/throughput.json` holds: speeds of recordings by rented card, and memory by model."""
+    return {
+        "about": "Estimates from data sheets by python -m bench.roofline --json, not measured; do not edit.",
+        "audio_s_per_s": {
+            card: {
+                model: round(file_speed(shape, gpu, launch_s=LAUNCH_S, fused=False)) for model, shape in SHAPES.items()
+            }
+            for card, gpu in RENTED.items()
+        },
+        "memory_gb": {
+            model: {
+                "weights": round(weight_bytes(shape) / 1e9, 2),
+                "window": round(item_bytes(shape, FILE_WINDOW_S) / 1e9, 2),
+            }
+            for model, shape in SHAPES.items()
+        },
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=15, help="decoder steps per tick (default %(default)s)")
     parser.add_argument("--tick", type=float, default=1.0, help="seconds between two decodes (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print what builder/deploy/throughput.json holds instead")
     args = parser.parse_args(argv)
+    if args.json:
+        print(json.dumps(rental_figures(), indent=1))
+        return 0
     if args.steps < 1 or args.tick <= 0:
         parser.error("--steps and --tick must be positive")
     console = Console(width=TABLE_COLUMNS)

@@ -1,0 +1,1 @@
+"""RunPod's APIs over HTTP: clients, retries, errors, and what their document says."""

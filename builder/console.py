@@ -1,0 +1,182 @@
+"""What the user sees: results on stdout, everything else on stderr, nothing secret on either.
+
+`--json` prints one JSON document on stdout; tables and sentences are for people. Notes and progress go to stderr: a
+spinner on a terminal, lines elsewhere. `NO_COLOR`, `TERM=dumb` and pipes switch colours off. Knows no verb.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from builder.errors import BuilderError, UsageError
+from builder.redact import Redactor
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.status import Status
+
+__all__ = ["Console", "Task"]
+
+PIPE_COLUMNS = 160
+"""Width of tables where no terminal tells: wide enough that nothing is cut."""
+
+
+class Task:
+    """Something that takes a while; `update` says how far it is."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last = ""
+
+    def update(self, text: str) -> None:
+        """Say where it is now; the same text again is silent."""
+        if text != self._last:
+            self._last = text
+            self._say(text)
+
+
+class Console:
+    """The one place that writes to the user."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._redactor = redactor
+        self._stdin = stdin or sys.stdin
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._status: Status | None = None
+
+    # Results
+
+    def result(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
+        """The verb's outcome: `document` with --json, else what `show` prints by `line` and `table`."""
+        if self.as_json:
+            text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+            self._stdout.write(self._redactor.clean(text) + "\n")
+            self._stdout.flush()
+        elif show is not None:
+            show()
+
+    def line(self, text: str = "") -> None:
+        """A line of the result, for people."""
+        self._stdout.write(self._redactor.clean(text) + "\n")
+        self._stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+        """A table of the result. Columns whose name ends in `>` are aligned to the right."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            # Cut nothing: ids and addresses are there to be copied.
+            table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(self._redactor.clean(_cell(value))) for value in row))
+        self._rich(self._stdout).print(table)
+
+    # Everything else
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, unless --quiet."""
+        if not self.quiet:
+            self._to_stderr(text)
+
+    def warn(self, text: str) -> None:
+        """Something the user should act on."""
+        self._to_stderr(f"warning: {text}")
+
+    def error(self, error: BuilderError) -> None:
+        """What stopped the verb: a line, and a hint; with --json an object."""
+        if self.as_json:
+            document = {"error": str(error), "code": error.code, "hint": error.hint or None}
+            document |= {"status": error.status, "request_id": error.request_id}  # type: ignore[dict-item]
+            self._to_stderr(json.dumps(document, ensure_ascii=False))
+            return
+        where = f" (request {error.request_id})" if error.request_id else ""
+        self._to_stderr(f"error: {error}{where}")
+        if error.hint:
+            self._to_stderr(f"  {error.hint}")
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Task]:
+        """Progress of one piece of work, on stderr; silent with --quiet."""
+        if self.quiet:
+            yield Task(lambda text: None)
+        elif self._stderr.isatty():
+            with self._rich(self._stderr).status(self._redactor.clean(title)) as status:
+                self._status = status
+                try:
+                    yield Task(lambda text: status.update(self._redactor.clean(f"{title}: {text}")))
+                finally:
+                    self._status = None
+        else:
+            yield Task(lambda text: self._to_stderr(f"{title}: {text}"))
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Go on only if the user agrees. Raises UsageError if nobody can be asked, or on a no."""
+        if yes:
+            return
+        if not self._stdin.isatty():
+            raise UsageError(f"{question} Nobody can be asked here", hint="add --yes")
+        answer = self.ask(f"{question} [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            raise UsageError("not confirmed, nothing was done", hint="")
+
+    def ask(self, prompt: str, *, secret: bool = False) -> str:
+        """One line from the user; `secret` lines are not echoed."""
+        if secret and self._stdin is sys.stdin and self._stdin.isatty():
+            from getpass import getpass
+
+            return getpass(prompt)
+        self._stderr.write(self._redactor.clean(prompt))
+        self._stderr.flush()
+        return self._stdin.readline().rstrip("\n")
+
+    def read_input(self, max_chars: int) -> str:
+        """What standard input holds, at most `max_chars` of it."""
+        return self._stdin.read(max_chars)
+
+    @property
+    def shows_to_terminal(self) -> bool:
+        """True if results go to a screen, not into a pipe or a file."""
+        return self._stdout.isatty()
+
+    @property
+    def is_interactive(self) -> bool:
+        """True if somebody can be asked."""
+        return self._stdin.isatty()
+
+    def _to_stderr(self, text: str) -> None:
+        self._stderr.write(self._redactor.clean(text) + "\n")
+        self._stderr.flush()
+
+    def _rich(self, stream: TextIO) -> RichConsole:
+        from rich.console import Console as RichConsole
+
+        is_terminal = stream.isatty()
+        return RichConsole(
+            file=stream, highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else PIPE_COLUMNS
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4f}"
+    return str(value)

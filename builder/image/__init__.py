@@ -1,0 +1,1 @@
+"""The container image: docker, references, build and push."""

@@ -1,0 +1,45 @@
+"""Where a pod's ports are reached: RunPod's proxy gives each HTTP port of a pod a public address of its own.
+
+Pure. The template holds `{pod}` and `{port}`: `https://{pod}-{port}.proxy.runpod.net` is RunPod's. It carries no
+secret, and neither do the addresses: they end up in logs.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from builder.errors import UsageError
+
+__all__ = ["health_url", "port_url", "ws_url"]
+
+_POD_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_SOCKET_SCHEMES = {"https": "wss", "http": "ws"}
+
+
+def port_url(template: str, pod_id: str, port: int) -> str:
+    """HTTP address of a port, without a slash at the end.
+
+    Raises UsageError if `template` is no address with both places in it, or `pod_id` cannot be an id.
+    """
+    if not _POD_ID.fullmatch(pod_id):
+        raise UsageError(
+            f"{pod_id[:80]!r} cannot be the id of a pod", hint="list your pods: python -m builder check-all"
+        )
+    if "{pod}" not in template or "{port}" not in template or urlsplit(template).scheme not in _SOCKET_SCHEMES:
+        raise UsageError(
+            "RUNPOD_PROXY_TEMPLATE must be an http or https address with {pod} and {port} in it",
+            hint="leave it unset to use RunPod's proxy",
+        )
+    return template.replace("{pod}", pod_id).replace("{port}", str(port)).rstrip("/")
+
+
+def ws_url(template: str, pod_id: str, port: int) -> str:
+    """WebSocket address of a port. Raises UsageError as `port_url`."""
+    scheme, rest = port_url(template, pod_id, port).split("://", 1)
+    return f"{_SOCKET_SCHEMES[scheme]}://{rest}"
+
+
+def health_url(template: str, pod_id: str, port: int, path: str = "/health") -> str:
+    """Address of a health answer (`/health`, `/ready`, `/status`). Raises UsageError as `port_url`."""
+    return port_url(template, pod_id, port) + path

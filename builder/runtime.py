@@ -1,0 +1,95 @@
+"""What a verb works with: settings, console, clock, RunPod's API, remembered state; each made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from builder.clock import Clock, SystemClock
+from builder.console import Console
+from builder.redact import Redactor
+from builder.settings import ROWS, Settings, read_settings
+from builder.state import State
+
+if TYPE_CHECKING:
+    from builder.api.control_plane import ControlPlane
+    from builder.api.graphql import GraphQl
+
+__all__ = ["Runtime", "World"]
+
+
+class World:
+    """The process's surroundings; tests bring their own."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.environ = environ
+        self.folder = folder
+        self.clock: Clock = clock or SystemClock()
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.redactor = Redactor()
+
+
+class Runtime:
+    """One invocation of one verb."""
+
+    def __init__(
+        self, world: World, *, as_json: bool = False, quiet: bool = False, env_path: Path | None = None
+    ) -> None:
+        self.environ = world.environ
+        self.clock = world.clock
+        self.folder = world.folder
+        self.redactor = world.redactor
+        self.env_path = env_path or world.folder / ".env"
+        self.console = Console(
+            world.redactor,
+            as_json=as_json,
+            quiet=quiet,
+            stdin=world.stdin,
+            stdout=world.stdout,
+            stderr=world.stderr,
+        )
+        self.state = State(self.env_path.parent / "artifacts")
+
+    @cached_property
+    def env_file(self) -> dict[str, str]:
+        """What `.env` says. Raises UsageError if it cannot be read."""
+        from builder.env_file import read_env_file
+
+        return read_env_file(self.env_path)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Validated settings; their secrets are hidden from here on. Raises UsageError."""
+        for source in (self.env_file, self.environ):
+            for row in ROWS:
+                if row.is_secret:
+                    self.redactor.add(source.get(row.env))
+        settings = read_settings(self.environ, self.env_file)
+        for secret in settings.secrets():
+            self.redactor.add(secret)
+        return settings
+
+    @cached_property
+    def api(self) -> ControlPlane:
+        """RunPod's REST API. Raises AuthError without a key."""
+        from builder.api.connect import connect
+
+        return connect(self.settings, self.clock, self.redactor, self.console.note, self.environ)
+
+    @cached_property
+    def graphql(self) -> GraphQl:
+        """RunPod's GraphQL API, for the few things only it can do. Raises AuthError without a key."""
+        from builder.api.connect import connect_graphql
+
+        return connect_graphql(self.settings, self.clock, self.redactor, self.console.note, self.environ)

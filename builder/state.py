@@ -1,0 +1,123 @@
+"""What the builder remembers between commands: `artifacts/` beside `.env`.
+
+* `pod.json`: the pod that verbs without an id mean; the seed project's keys and more.
+* `pending.json`: names of pods whose creation was begun and whose end is not known. Written before the request, so
+  that a killed process leaves a trace of what it may have left running.
+* `build.json`, `push.json`: the last image.
+* `events.jsonl`: what was done, when and to what.
+
+Files are replaced, never half written, and readable by their owner alone. No secret is ever handed to this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from builder.errors import BuilderError, DiskFullError
+
+__all__ = ["State", "iso_time", "write_private"]
+
+
+def iso_time(unix_s: float) -> str:
+    """`2026-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(unix_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` in one step, mode 0600. Raises DiskFullError, BuilderError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        kind = DiskFullError if error.errno in (28, 122) else BuilderError
+        raise kind(f"{path} cannot be written: {error.strerror}") from None
+
+
+class State:
+    """The files under `folder` (usually `artifacts`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The document `name`.json; None if there is none or it is damaged."""
+        try:
+            document = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Replace the document `name`.json."""
+        write_private(self.folder / f"{name}.json", json.dumps(document, indent=2, default=str) + "\n")
+
+    def remove(self, name: str) -> None:
+        """Forget the document `name`.json."""
+        # A file that cannot be removed, or is none, is as little a reason to stop as one that is not there.
+        with suppress(OSError):
+            (self.folder / f"{name}.json").unlink()
+
+    def pending(self) -> dict[str, str]:
+        """Names of pods whose creation was begun and not brought to an end, with the time it began."""
+        return {str(name): str(began) for name, began in (self.read("pending") or {}).items()}
+
+    def begin_pending(self, name: str, now_s: float) -> None:
+        """Remember that a pod of this name may come to exist."""
+        self.write("pending", {**self.pending(), name: iso_time(now_s)})
+
+    def end_pending(self, name: str) -> None:
+        """It exists and is recorded, or it is certain that it does not."""
+        left = {other: began for other, began in self.pending().items() if other != name}
+        if left:
+            self.write("pending", left)
+        else:
+            self.remove("pending")
+
+    def event(self, now_s: float, action: str, kind: str, resource_id: str, **details: Any) -> None:
+        """Append a line to `events.jsonl`; `kind` is pod, image, ..., `action` created, stopped, ..."""
+        line = {
+            "timestamp": iso_time(now_s),
+            "type": kind,
+            "provider": "runpod",
+            "resource_id": resource_id,
+            "action": action,
+            "host": socket.gethostname(),
+            "details": details,
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, default=str) + "\n")
+        except OSError:
+            # A diary must not stop what it tells of: a pod that cannot be written down must still be stopped.
+            return
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events, oldest first; damaged lines are left out."""
+        try:
+            lines = (self.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event

@@ -1,0 +1,147 @@
+"""What is paid for, and what of it is forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builder.api.models import Endpoint, GpuType, NetworkVolume, Pod
+from builder.money.orphans import Records, Row, find_rows, read_records, totals
+from builder.money.prices import dollars, endpoint_rate, network_volume_rate, pod_rate
+
+NOW_S = 1_767_225_600.0
+OURS = {"BUILDER_ID": "b1"}
+
+
+def pod(**fields: Any) -> Pod:
+    return Pod.model_validate(
+        {"id": "p1", "name": "whisper-1", "status": "RUNNING", "cost": 0.5, "disk": 20, "env": OURS} | fields
+    )
+
+
+def volume(**fields: Any) -> NetworkVolume:
+    return NetworkVolume.model_validate({"id": "v1", "name": "v", "size": 100, "dataCenter": "EU-RO-1"} | fields)
+
+
+def endpoint(**fields: Any) -> Endpoint:
+    workers, gpu = {"min": 2, "max": 3}, {"pools": ["ADA_24"], "count": 1}
+    return Endpoint.model_validate({"id": "e1", "name": "e", "workers": workers, "gpu": gpu} | fields)
+
+
+def gpu_type(**fields: Any) -> GpuType:
+    row = {"id": "G", "name": "G", "pool": "ADA_24", "memory": 24, "secure": True, "community": True}
+    return GpuType.model_validate(row | {"price": {"serverless": 1.1}} | fields)
+
+
+def rows_of(*pods: Pod, records: Records | None = None, **others: Any) -> list[Row]:
+    given = {"endpoints": [], "volumes": [], "catalog": []} | others
+    records = records or Records(known_ids=frozenset({"p1"}))
+    return find_rows(pods=pods, records=records, api_base="https://api.test/v2", now_s=NOW_S, **given)
+
+
+def persistent(size: int) -> dict[str, Any]:
+    return {"persistent": {"size": size, "path": "/workspace"}}
+
+
+def test_a_running_pod_pays_for_machine_and_disks() -> None:
+    rate = pod_rate(pod(mounts=persistent(53)))
+    assert rate.machine_per_h == 0.5
+    assert rate.storage_per_h == pytest.approx((20 + 53) * 0.10 / 730)
+    assert rate.per_month == pytest.approx(0.5 * 730 + 7.3)
+
+
+def test_a_stopped_pod_pays_double_for_its_volume_and_nothing_for_its_container_disk() -> None:
+    rate = pod_rate(pod(status="EXITED", cost=0, mounts=persistent(50)))
+    assert rate.machine_per_h == 0.0
+    assert rate.per_month == pytest.approx(10.0)
+    assert pod_rate(pod(status="EXITED", cost=0)).per_hour == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "per_month"), [(100, "STANDARD", 7), (2000, "STANDARD", 120), (100, "HIGH_PERFORMANCE", 14)]
+)
+def test_network_volumes_get_cheaper_beyond_a_terabyte(size: int, kind: str, per_month: float) -> None:
+    assert network_volume_rate(volume(size=size, type=kind)).per_month == pytest.approx(per_month)
+
+
+def test_workers_that_are_always_kept_cost_the_dearest_gpu_of_their_pools() -> None:
+    catalog = [gpu_type(), gpu_type(price={"serverless": 0.7}), gpu_type(pool="HOPPER_141", price={"serverless": 5})]
+    assert endpoint_rate(endpoint(), catalog).per_hour == pytest.approx(2.2)
+    assert not endpoint_rate(endpoint(gpu=None), catalog).is_known
+    assert rows_of(endpoints=[endpoint(workers={"min": 0, "max": 3})], records=Records()) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "records", "word"),
+    [
+        (pod(), Records(), "not recorded here"),
+        (pod(env={}), Records(pending={"whisper-1": "2026-01-01T00:00:00Z"}), "never finished"),
+        (
+            pod(env=OURS | {"POD_DEADLINE": "2025-12-31T23:30:00Z"}),
+            Records(frozenset({"p1"})),
+            "30m00s past its deadline",
+        ),
+        (pod(), Records(frozenset({"p1"}), frozenset({"p1"})), "still there"),
+        (pod(status="EXITED", cost=0, mounts=persistent(20)), Records(frozenset({"p1"})), "pays for its disk of 20 GB"),
+    ],
+)
+def test_orphans_are_told_with_their_reason(found: Pod, records: Records, word: str) -> None:
+    (row,) = rows_of(found, records=records)
+    assert len(row.reasons) == 1 and word in row.reasons[0]
+    assert row.command == "python -m builder terminate p1"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(),
+        pod(id="p9", env={}),
+        pod(status="EXITED", cost=0, env=OURS | {"POD_DEADLINE": "2025-01-01T00:00:00Z"}),
+        pod(env=OURS | {"POD_DEADLINE": "2026-01-01T01:00:00Z"}),
+        pod(env=OURS | {"POD_DEADLINE": "tomorrow"}),
+    ],
+)
+def test_pods_in_order_are_no_orphans(found: Pod) -> None:
+    (row,) = rows_of(found)
+    assert row.reasons == ()
+
+
+def test_a_recorded_pod_that_is_gone_is_told_and_costs_nothing() -> None:
+    (row,) = rows_of(pod(status="TERMINATED"), records=Records(frozenset({"p1"}), current_id="p1"))
+    assert (row.status, row.rate.per_hour, row.reasons) == ("GONE", 0.0, ("recorded here, and gone",))
+
+
+def test_records_come_from_pod_json_and_the_diary() -> None:
+    events: list[dict[str, Any]] = [
+        {"type": "pod", "action": "created", "resource_id": "a"},
+        {"type": "pod", "action": "terminated", "resource_id": "a"},
+        {"type": "pod", "action": "stopped", "resource_id": "b"},
+        {"type": "image", "action": "pushed", "resource_id": "c"},
+        {"nonsense": 1},
+    ]
+    records = read_records({"pod_id": "d", "pod_name": "n"}, {"w": "t"}, events)
+    assert records.known_ids >= {"a", "b", "d"} and "c" not in records.known_ids
+    assert records.terminated_ids == {"a"}
+    assert (records.current_id, records.current_name, records.pending) == ("d", "n", {"w": "t"})
+
+
+def test_totals_add_up_and_say_when_a_price_is_missing() -> None:
+    rows = rows_of(pod(), pod(id="p2"), volumes=[volume()], endpoints=[endpoint()])
+    sums = totals(rows)
+    assert sums.rate.per_hour == pytest.approx(sum(row.rate.per_hour for row in rows))
+    assert (sums.n_running, sums.n_orphans, sums.is_complete) == (3, 1, False)
+    assert rows[0].rate.per_hour == max(row.rate.per_hour for row in rows)
+
+
+def test_commands_for_what_no_verb_ends_keep_the_key_out_of_the_list_of_processes() -> None:
+    rows = rows_of(volumes=[volume()], endpoints=[endpoint()], records=Records())
+    commands = [row.command for row in rows]
+    assert any(command.endswith("-X DELETE https://api.test/v2/network-volumes/v1") for command in commands)
+    assert any('{"workers":{"min":0}}' in command and "serverless/e1" in command for command in commands)
+    # echo is a part of the shell; curl is a process, and sees the key on its standard input.
+    assert all("RUNPOD_API_KEY" not in command.split("|")[1] for command in commands)
+
+
+def test_small_amounts_keep_their_digits() -> None:
+    assert [dollars(each) for each in (0, 0.0027, 1.378, -0.5, 12)] == ["$0.00", "$0.0027", "$1.38", "-$0.50", "$12.00"]
