@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve job test lint types format bench bench-live bench-files bench-start bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
+.PHONY: help demo serve job builder fake-runpod chaos test lint types format bench bench-live bench-files bench-start bench-cli bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -18,6 +18,15 @@ serve: $(VENV)/.run  ## start the server on 127.0.0.1:9090 (ARGS="--port 9100 ..
 
 job: $(VENV)/.serverless  ## do the job in test_input.json as the serverless worker does it (ARGS="--test_input ...")
 	$(BIN)/python -m handler $(ARGS)
+
+builder: $(VENV)/.builder  ## deploy, watch and stop pods (ARGS="deploy --image ..."; without: the verbs)
+	$(BIN)/python -m builder $(if $(ARGS),$(ARGS),--help)
+
+fake-runpod: $(VENV)/.dev  ## a RunPod on this machine to try the builder on without paying
+	$(BIN)/python -m tests.fakes.runpod $(ARGS)
+
+chaos: $(VENV)/.dev  ## 2000 seeds of random faults over deploy and terminate: no pod may be lost sight of (8 minutes)
+	CHAOS_SEEDS=$${CHAOS_SEEDS:-2000} $(BIN)/python -m pytest -s tests/test_builder_chaos.py $(ARGS)
 
 # What depends on time runs alone; the rest two files at a time.
 test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name": only those, one after the other)
@@ -50,6 +59,9 @@ bench-files: $(VENV)/.run  ## files: faster-whisper's pipelines and ours, same m
 
 bench-start: $(VENV)/.serverless  ## worker: process start to first result, beside a replica of worker-faster_whisper (1 minute)
 	$(BIN)/python -m bench.startup $(ARGS)
+
+bench-cli: $(VENV)/.dev  ## how long `python -m builder --help` takes beside an empty typer app
+	$(BIN)/python -m bench.cli_start $(ARGS)
 
 bench-gpu: $(VENV)/.run  ## measure this machine's GPU: random weights in true shapes
 	@$(call install,.[cuda])
@@ -86,6 +98,10 @@ $(VENV)/.dev: pyproject.toml
 
 $(VENV)/.serverless: pyproject.toml
 	@$(call install,.[serverless])
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.builder: pyproject.toml
+	@$(call install,.[builder])
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: pyproject.toml

@@ -101,7 +101,9 @@ class Bench:
         folder = self.cli.folder / "artifacts"
         folder.mkdir(exist_ok=True)
         document = {"pod_id": pod_id, "status": "RUNNING", "is_spot": False, "deadline": None, **more}
-        (folder / "pod.json").write_text(json.dumps(document), encoding="utf-8")
+        path = folder / "pod.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        path.chmod(0o600)
 
     @property
     def recorded(self) -> dict[str, Any] | None:

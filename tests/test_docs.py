@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import shlex
@@ -10,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from builder import errors
+from builder.cli import build_app
+from builder.settings import ROWS as BUILDER_ROWS
 from engine.settings import env_template, rows
 from engine.wer import word_errors
 from handler.schema import parse_input
@@ -41,6 +46,72 @@ def settings_table() -> str:
 def test_readme_has_the_settings_table() -> None:
     shown = README.split(BEGIN)[1].split("-->\n", 1)[1].split(END)[0].strip()
     assert shown == settings_table(), "write tests.test_docs.settings_table() between the markers"
+
+
+def between(mark: str) -> str:
+    """What the README has between the marks of a made part."""
+    return README.split(f"<!-- {mark}: begin")[1].split("-->\n", 1)[1].split(f"<!-- {mark}: end")[0].strip()
+
+
+def verbs_table() -> str:
+    """The README's table of verbs, from the program."""
+    app = build_app()
+    rows = ["| verb | what it does |", "|---|---|"]
+    commands = [("", command) for command in app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands += [(f"{group.name} ", command) for command in group.typer_instance.registered_commands]
+    for prefix, command in commands:
+        assert command.callback is not None
+        first = (command.callback.__doc__ or "").strip().split("\n\n")[0]
+        rows.append(f"| `{prefix}{command.name}` | {' '.join(first.split())} |")
+    return "\n".join(rows)
+
+
+def builder_settings_table() -> str:
+    """The README's table of the builder's settings, from its one table."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for row in BUILDER_ROWS:
+        default = "" if row.default in (None, ()) else f"`{int(row.default) if row.kind == 'flag' else row.default}`"
+        legal = f" ({row.legal})" if row.legal and row.kind != "flag" else ""
+        rows.append(f"| `{row.env}` | {default} | {row.help}{legal} |")
+    return "\n".join(rows)
+
+
+def test_readme_has_the_verbs_and_the_settings_of_the_builder() -> None:
+    assert between("verbs") == verbs_table()
+    assert between("builder settings") == builder_settings_table()
+
+
+def test_readme_has_the_exit_codes() -> None:
+    codes = {each.exit_code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)}
+    section = " ".join(README.split("Exit codes: 0 done")[1].split("130 interrupted")[0].split())
+    for code in codes - {130}:
+        assert f", {code} " in section, code
+
+
+@functools.cache
+def builder_help(verb: tuple[str, ...]) -> str:
+    shown = CliRunner().invoke(build_app(), [*verb, "--help"], env={"COLUMNS": "400"})
+    assert shown.exit_code == 0, verb
+    return shown.output
+
+
+def check_builder(words: list[str]) -> None:
+    """A verb and options that exist."""
+    verb = tuple(words[:2]) if words[0] in ("test", "spec") else (words[0],)
+    for flag in [word.split("=")[0] for word in words if word.startswith("--")]:
+        assert flag in builder_help(verb), f"{verb} has no {flag}"
+
+
+def named_verbs() -> list[str]:
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS]
+    return sorted({found for text in texts for found in re.findall(r"`(?:python -m )?builder ([a-z][^`]*)`", text)})
+
+
+@pytest.mark.parametrize("command", named_verbs())
+def test_verbs_that_are_named_exist(command: str) -> None:
+    check_builder(shlex.split(command))
 
 
 def test_readme_has_the_table_of_job_fields() -> None:
@@ -94,6 +165,8 @@ def parse(command: str) -> None:
         server_parser().parse_args(arguments)
     elif module == "realtime.client":
         client_parser().parse_args(arguments)
+    elif module == "builder":
+        check_builder(arguments)
     else:
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), command
 
@@ -108,7 +181,8 @@ def test_shell_lines(line: str) -> None:
     if words[0] == "make":
         assert words[1] in make_targets()
         if len(words) > 2 and words[2].startswith("ARGS="):
-            parse(f"python -m realtime {words[2].removeprefix('ARGS=')}")
+            module = {"serve": "realtime"}.get(words[1], words[1])
+            parse(f"python -m {module} {words[2].removeprefix('ARGS=')}")
     elif words[0].endswith("python"):
         if words[1:] != ["-m", "realtime", "--help"]:
             parse(line)
@@ -133,7 +207,9 @@ def test_old_command_lines_have_a_new_spelling(old: str, new: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    named = re.findall(r"`((?:engine|realtime|bench|tests|tools)/[\w./*]+|[A-Z]+\.md|\.env\.template)`", text)
+    named = re.findall(
+        r"`((?:engine|realtime|handler|builder|bench|tests|tools)/[\w./*]+|[A-Z]+\.md|\.env\.template)`", text
+    )
     for path in named:
         assert list(ROOT.glob(path)), f"{name} names {path}"
     for target in re.findall(r"`make ([a-z-]+)", text):
