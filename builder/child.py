@@ -19,7 +19,10 @@ __all__ = ["KEPT_LINES", "MAX_LINE_CHARS", "Finished", "run_child"]
 
 KEPT_LINES = 200
 MAX_LINE_CHARS = 2000
-"""Longer lines are cut into pieces of this length."""
+"""Longer lines are cut, and the rest of them is dropped."""
+READ_CHARS = 65_536
+"""What is looked at of a line before it is cut."""
+CUT = " ... (cut)"
 END_LIMIT_S = 5.0
 """From the request to end until it is enforced."""
 
@@ -46,8 +49,11 @@ def run_child(
     say: Callable[[str], None] = lambda line: None,
     stdin: str | None = None,
     folder: Path | None = None,
+    clean: Callable[[str], str] = str,
 ) -> Finished:
-    """Run to the end; `say` gets each line it prints, `stdin` is what it reads. Raises OSError if it cannot start."""
+    """Run to the end; `say` gets each line it prints, cut after `clean` took secrets out; `stdin` is what it reads.
+
+    Raises OSError if it cannot start."""
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -67,25 +73,32 @@ def run_child(
         _signal(process, signal.SIGKILL)
 
     timer = threading.Timer(limit_s, end_late)
-    timer.daemon = True
-    timer.start()
     try:
-        lines = _talk(process, stdin, say)
+        timer.daemon = True
+        timer.start()
+        lines = _talk(process, stdin, say, clean)
         return Finished(process.wait(), lines, timed_out=late.is_set())
     finally:
         timer.cancel()
         _end(process)
 
 
-def _talk(process: subprocess.Popen[str], stdin: str | None, say: Callable[[str], None]) -> tuple[str, ...]:
+def _talk(
+    process: subprocess.Popen[str], stdin: str | None, say: Callable[[str], None], clean: Callable[[str], str]
+) -> tuple[str, ...]:
     if process.stdin is not None:
         # A child that reads nothing says why in its output.
         with contextlib.suppress(OSError), process.stdin as pipe:
             pipe.write(stdin or "")
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     if process.stdout is not None:
-        while piece := process.stdout.readline(MAX_LINE_CHARS):
-            line = piece.rstrip()
+        while piece := process.stdout.readline(READ_CHARS):
+            rest = piece
+            while rest and not rest.endswith("\n"):
+                rest = process.stdout.readline(READ_CHARS)
+            line = clean(piece.rstrip())
+            if len(line) > MAX_LINE_CHARS:
+                line = line[: MAX_LINE_CHARS - len(CUT)] + CUT
             if line:
                 kept.append(line)
                 say(line)
@@ -98,8 +111,12 @@ def _end(process: subprocess.Popen[str]) -> None:
         try:
             process.wait(END_LIMIT_S)
         except subprocess.TimeoutExpired:
-            _signal(process, signal.SIGKILL)
-            process.wait(END_LIMIT_S)
+            pass
+        finally:
+            # Also if we are interrupted once more.
+            if process.poll() is None:
+                _signal(process, signal.SIGKILL)
+                process.wait(END_LIMIT_S)
     if process.stdout is not None:
         process.stdout.close()
 

@@ -14,7 +14,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from builder.errors import BuilderError, InterruptError
+from builder.console import Console
+from builder.deploy.signals import interrupts
+from builder.errors import BuilderError, InterruptError, UsageError
 from builder.runtime import Runtime, World
 
 __all__ = ["main", "verb"]
@@ -70,6 +72,19 @@ def verb(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[...,
     return register
 
 
+def _usage_line(error: Any, arguments: Sequence[str]) -> str:
+    """What the parser says, the value it was given, and the legal range."""
+    said = str(error.format_message())
+    param = getattr(error, "param", None)
+    for option in getattr(param, "opts", ()):
+        if option in arguments[:-1]:
+            said += f"; given: {arguments[list(arguments).index(option) + 1]!r}"
+    # Where the bounds stand differs between versions of typer.
+    bounds = param if hasattr(param, "max") else getattr(param, "type", None)
+    low, high = getattr(bounds, "min", None), getattr(bounds, "max", None)
+    return said if low is None or high is None else f"{said}; legal: {low:g} to {high:g}"
+
+
 def build_app() -> typer.Typer:
     """The whole command line."""
     from builder.verbs import register_all
@@ -87,19 +102,29 @@ def build_app() -> typer.Typer:
 
 
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
-    """Run a verb; returns the exit code."""
+    """Run a verb; returns the exit code. SIGTERM and SIGHUP end it as Ctrl-C does, so that it leaves nothing behind."""
+    with interrupts(lambda text: None):
+        return _main(argv, world)
+
+
+def _main(argv: Sequence[str] | None, world: World | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     world = world or World(os.environ, Path.cwd())
     command = typer.main.get_command(build_app())
     try:
         result = command.main(arguments, prog_name="python -m builder", standalone_mode=False, obj=world)
     except typer.Abort:
+        Console(world.redactor, stdout=world.stdout, stderr=world.stderr).error(InterruptError("interrupted"))
         return InterruptError.exit_code
     except Exception as error:
         # Wrong usage, as the parser sees it; it knows how to show itself.
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or not isinstance(code, int):
             raise
-        show()
+        if "--json" in arguments:
+            console = Console(world.redactor, as_json=True, stdout=world.stdout, stderr=world.stderr)
+            console.error(UsageError(_usage_line(error, arguments)))
+        else:
+            show()
         return code
     return result if isinstance(result, int) else 0

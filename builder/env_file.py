@@ -1,6 +1,7 @@
 """Reads and changes `.env` files: values as python-dotenv sees them, nothing lost of what people wrote around them.
 
-Reading takes `export `, quotes, ` # comments` behind values and values of several lines; it expands no `$NAME`.
+Reading takes `export `, quotes, ` # comments` behind values and values of several lines; it expands no `$NAME`, but
+knows the escapes of a shell in double quotes. What is written means the same to a shell, which may source the file.
 Changing replaces only the lines of the variables that change: comments, order, unknown variables and the exact text
 of all other lines stay. The file is replaced in one step and readable by its owner alone.
 """
@@ -8,7 +9,9 @@ of all other lines stay. The file is replaced in one step and readable by its ow
 from __future__ import annotations
 
 import io
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +22,15 @@ from builder.state import write_private
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
-__all__ = ["MAX_ENV_BYTES", "VERSION_KEY", "apply_changes", "parse_env", "read_env_file", "update_env_file"]
+__all__ = [
+    "MAX_ENV_BYTES",
+    "VERSION_KEY",
+    "apply_changes",
+    "parse_env",
+    "read_env_file",
+    "shell_doubts",
+    "update_env_file",
+]
 
 MAX_ENV_BYTES = 1_000_000
 """A larger file is no `.env`."""
@@ -30,6 +41,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 """Values that mean the same to dotenv and to a shell without quotes."""
 _HEAD = re.compile(r"(\s*(?:export[^\S\r\n]+)?)[^=\s#]+[^\S\r\n]*(=[^\S\r\n]*)?")
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_ESCAPED = re.compile(r"""\\([\\"$`'abfnrtv])""")
+_CONTROL = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
+_EXPANDED = re.compile(r"`|\$[\w{(@*#?$!-]")
 _COMMENT = re.compile(r"[^\S\r\n]+#[^\r\n]*")
 _LINE_END = re.compile(r"(?:\r\n|\n|\r)?\Z")
 
@@ -58,6 +72,12 @@ def update_env_file(path: Path, changes: Mapping[str, str | None]) -> None:
 def parse_env(text: str, name: str = ".env") -> dict[str, str]:
     """The variables in `text`; the last of equal names wins. Raises UsageError that names a line, never its text."""
     return {each.key: _value(each) for each in _bindings(text, name) if each.key and each.value is not None}
+
+
+def shell_doubts(text: str, name: str = ".env") -> dict[str, str]:
+    """Variables in `text` to which a shell would give another value than `parse_env`, and why. Raises UsageError."""
+    doubts = {each.key: _doubt(each) for each in _bindings(text, name) if each.key and each.value is not None}
+    return {key: doubt for key, doubt in doubts.items() if doubt is not None}
 
 
 def apply_changes(text: str, changes: Mapping[str, str | None], name: str = ".env") -> str:
@@ -109,7 +129,7 @@ def _with_value(original: str, key: str, value: str) -> str:
     """A binding's text with another value: what stands before and behind stays."""
     head = _HEAD.match(original)
     prefix = head.group(1) if head else ""
-    rest = original[head.end() :] if head and head.group(2) else ""
+    rest = _written(original)
     end = _LINE_END.search(original)
     quoted = _QUOTED.match(rest)
     behind = rest[quoted.end() :] if quoted else rest
@@ -122,8 +142,11 @@ def _with_value(original: str, key: str, value: str) -> str:
 def _quote(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    if "'" not in value and "\\" not in value:
+        return f"'{value}'"
+    # In single quotes a shell knows no escapes, and dotenv does.
+    escaped = re.sub(r'[\\"$`]', r"\\\g<0>", value)
+    return f'"{escaped}"'
 
 
 def _check(key: str, value: str | None) -> None:
@@ -153,6 +176,10 @@ def _bindings(text: str, name: str) -> list[Binding]:
 
 def _value(binding: Binding) -> str:
     value = binding.value or ""
+    written = _written(binding.original.string)
+    quoted = _QUOTED.match(written) if written.startswith('"') else None
+    if quoted:
+        return _ESCAPED.sub(lambda found: _CONTROL.get(found[1], found[1]), quoted.group()[1:-1])
     if value.startswith("#"):
         head = _HEAD.match(binding.original.string)
         # `NAME=  # words`: older versions of dotenv take the comment for the value.
@@ -161,9 +188,34 @@ def _value(binding: Binding) -> str:
     return value
 
 
+def _written(original: str) -> str:
+    """What stands behind the equal sign of a binding's text; empty without one."""
+    head = _HEAD.match(original)
+    return original[head.end() :] if head and head.group(2) else ""
+
+
+def _doubt(binding: Binding) -> str | None:
+    quoted = _QUOTED.match(_written(binding.original.string))
+    text = quoted.group()[1:-1] if quoted else _value(binding)
+    if quoted and quoted.group().startswith("'"):
+        return "in single quotes a shell keeps the backslash; check it" if re.search(r"\\[\\']", text) else None
+    if quoted:
+        text = re.sub(r'\\[\\"$`]', "", text)
+    if _EXPANDED.search(text):
+        return "a shell replaces what $ or ` begins, and here it is taken as it is; check it"
+    if re.search(r"\\['abfnrtv\r\n]" if quoted else r"\\", text):
+        return "a shell reads the backslash otherwise; check it"
+    if not quoted and re.search(r"""[\s'";&|<>()]|^~""", text):
+        return "a shell takes other things than a value from it, which has no quotes; check it"
+    return None
+
+
 def _read(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        # Nobody may ever write into a pipe: opening and reading it must not wait.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path} cannot be read: it is no regular file", hint="name another by --env-file")
             data = file.read(MAX_ENV_BYTES + 1)
     except FileNotFoundError:
         return None

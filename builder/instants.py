@@ -11,7 +11,7 @@ _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(\.\d+)?\s*(Z|
 
 
 def unix_s_of(text: str | None) -> float | None:
-    """Seconds since 1970 of an instant like `2026-01-31T12:00:00.123456789Z`; None if it is none.
+    """Seconds since 1970 of an instant like `2026-01-31T12:00:00.123456789Z`; None if it is none that a clock has.
 
     Without a zone it is UTC.
     """
@@ -24,7 +24,7 @@ def unix_s_of(text: str | None) -> float | None:
         whole = datetime.strptime(
             f"{day} {time if len(time) > 5 else time + ':00'} {zone}", "%Y-%m-%d %H:%M:%S %z"
         ).astimezone(timezone.utc)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return whole.timestamp() + (float(fraction) if fraction else 0.0)
 

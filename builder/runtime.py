@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from builder.clock import Clock, SystemClock
 from builder.console import Console
-from builder.redact import Redactor
-from builder.settings import ROWS, Settings, read_settings
+from builder.errors import UsageError
+from builder.redact import Redactor, is_secret_name
+from builder.settings import ROWS, Settings, is_placeholder, read_settings
 from builder.state import State
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Runtime:
         self.clock = world.clock
         self.folder = world.folder
         self.redactor = world.redactor
+        self._must_exist = env_path is not None
         self.env_path = env_path or world.folder / ".env"
         self.console = Console(
             world.redactor,
@@ -60,6 +63,7 @@ class Runtime:
             stderr=world.stderr,
         )
         self.state = State(self.env_path.parent / "artifacts")
+        self._hide_secrets()
 
     @cached_property
     def env_file(self) -> dict[str, str]:
@@ -70,15 +74,11 @@ class Runtime:
 
     @cached_property
     def settings(self) -> Settings:
-        """Validated settings; their secrets are hidden from here on. Raises UsageError."""
-        for source in (self.env_file, self.environ):
-            for row in ROWS:
-                if row.is_secret:
-                    self.redactor.add(source.get(row.env))
-        settings = read_settings(self.environ, self.env_file)
-        for secret in settings.secrets():
-            self.redactor.add(secret)
-        return settings
+        """Validated settings. Raises UsageError, also if the file that --env-file names is not there."""
+        if self._must_exist and not self.env_path.exists():
+            # An empty one in its place would lose limits on price and time without a word.
+            raise UsageError(f"--env-file: there is no {self.env_path}", hint="")
+        return read_settings(self.environ, self.env_file)
 
     @cached_property
     def api(self) -> ControlPlane:
@@ -93,3 +93,14 @@ class Runtime:
         from builder.api.connect import connect_graphql
 
         return connect_graphql(self.settings, self.clock, self.redactor, self.console.note, self.environ)
+
+    def _hide_secrets(self) -> None:
+        """From the start: also verbs that read no settings show texts of others, which may quote anything."""
+        secret = [row.env for row in ROWS if row.is_secret]
+        found = [self.environ[name] for name in secret if name in self.environ]
+        # Whoever needs the file will hear that it cannot be read.
+        with suppress(UsageError):
+            found += [value for name, value in self.env_file.items() if name in secret or is_secret_name(name)]
+        for value in found:
+            if not is_placeholder(value):
+                self.redactor.add(value)

@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 from builder.errors import UsageError
 
-__all__ = ["POD_VARIABLES", "ROWS", "Kind", "Row", "Settings", "is_placeholder", "read_settings"]
+__all__ = [
+    "POD_VARIABLES",
+    "ROWS",
+    "Kind",
+    "Row",
+    "Settings",
+    "check_proxy_template",
+    "is_placeholder",
+    "read_settings",
+]
 
 Kind = Literal["text", "secret", "integer", "number", "flag", "list", "choice"]
 
@@ -186,8 +195,24 @@ def read_settings(environ: Mapping[str, str], env_file: Mapping[str, str]) -> Se
         name: value for source in (env_file, environ) for name, value in source.items() if not is_placeholder(value)
     }
     values = {row.field: _value(row, given[row.env]) if row.env in given else row.default for row in ROWS}
+    if "RUNPOD_PROXY_TEMPLATE" in given:
+        check_proxy_template(values["proxy_template"])
     pod_environ = {name: given[name].strip() for name in POD_VARIABLES if name in given}
     return Settings(**values, pod_environ=pod_environ)
+
+
+def check_proxy_template(template: str) -> None:
+    """Raises UsageError unless `template` makes an address of a pod and a port that a token is safe to go to."""
+    from builder.api.http import is_safe_for_keys
+
+    url = template.replace("{pod}", "pod").replace("{port}", "1")
+    if "{pod}" not in template or "{port}" not in template or not is_safe_for_keys(url):
+        # It is not shown: one with a password in it is refused as well.
+        raise UsageError(
+            "RUNPOD_PROXY_TEMPLATE: legal: https://, or http:// of this machine, with {pod} and {port} in it, and "
+            "without user, query and fragment: the pods' token goes there",
+            hint="leave it unset to use RunPod's proxy",
+        )
 
 
 def _value(row: Row, text: str) -> Any:

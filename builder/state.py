@@ -57,10 +57,17 @@ class State:
     def read(self, name: str) -> dict[str, Any] | None:
         """The document `name`.json; None if there is none or it is damaged."""
         try:
-            document = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return self._load(name)
+        except (OSError, ValueError, RecursionError):
             return None
-        return document if isinstance(document, dict) else None
+
+    def is_damaged(self, name: str) -> bool:
+        """True if `name`.json is there and cannot be read: it may tell of something that is paid for."""
+        try:
+            self._load(name)
+        except (OSError, ValueError, RecursionError):
+            return True
+        return False
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace the document `name`.json."""
@@ -82,7 +89,10 @@ class State:
 
     def end_pending(self, name: str) -> None:
         """It exists and is recorded, or it is certain that it does not."""
-        left = {other: began for other, began in self.pending().items() if other != name}
+        pending = self.pending()
+        if name not in pending:
+            return
+        left = {other: began for other, began in pending.items() if other != name}
         if left:
             self.write("pending", left)
         else:
@@ -121,3 +131,15 @@ class State:
                 continue
             if isinstance(event, dict):
                 yield event
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        """None if there is no such file. Raises OSError, ValueError, RecursionError."""
+        try:
+            document = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(document, dict):
+            raise ValueError("no object")
+        return document

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from engine.errors import ConfigError
 from engine.logs import configure_logging
 from engine.settings import Settings, add_options, load_settings, unknown_variables
+from realtime.self_stop import stop_if_overdue
 from realtime.server import RealtimeServer
 
 EXIT_CONFIG = 2
@@ -49,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code (0 drained, 1 no model, 2 settings, 70 engine down)."""
+    code = _serve(argv)
+    if code:
+        asyncio.run(stop_if_overdue(os.environ))
+    return code
+
+
+def _serve(argv: Sequence[str] | None) -> int:
     options = vars(parser().parse_args(argv))
     try:
         settings = load_settings(options)

@@ -94,7 +94,9 @@ class PodApi:
         """Why not; None: the pod stops."""
         url = f"{self.rest_base}/pods/{quote(self.pod_id, safe='')}/action"
         status, body = self._post(url, {"action": "stop"})
-        return None if 200 <= status < 300 else _refusal(status, body)
+        # A page with status 200 is somebody else's answer.
+        is_done = status == 204 or (200 <= status < 300 and bool(_json(body)))
+        return None if is_done else _refusal(status, body)
 
     def _ask_graphql(self) -> str | None:
         """Why not; None: the pod stops. GraphQL refuses with status 200, too."""

@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from engine.clock import Clock
-from realtime.pod_api import PodApiError
+from realtime.pod_api import PodApi, PodApiError
 
-__all__ = ["Activity", "Retries", "SelfStop", "StopApi", "StopRule"]
+__all__ = ["Activity", "Retries", "SelfStop", "StopApi", "StopRule", "stop_if_overdue"]
 
 logger = logging.getLogger("realtime.self_stop")
 
@@ -31,6 +31,8 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 60.0, 900.0
 """Between attempts that the API refuses: doubling."""
 FAREWELL_S = 300.0
 """From the API's yes to SIGTERM it is seconds; after this long the stop has failed."""
+ANSWER_LIMIT_S = 60.0
+"""For both interfaces together; the limits of their sockets count from one piece of an answer to the next."""
 LOOK_EVERY_S = 0.5
 
 
@@ -159,11 +161,12 @@ class SelfStop:
             logger.error("RunPod agreed to stop this pod %g s ago, and it still runs", FAREWELL_S)
         logger.warning("stopping this pod: %s", reason)
         try:
-            interface = await pod.stop()
-        except PodApiError as error:
+            interface = await asyncio.wait_for(pod.stop(), ANSWER_LIMIT_S)
+        except (PodApiError, asyncio.TimeoutError) as error:
             self._has_agreed = False
             wait_s = self._retries.refused(self._clock.now_s())
-            logger.error("this pod runs on and is billed: %s; trying again in %g s", error, wait_s)
+            said = str(error) or f"no answer within {ANSWER_LIMIT_S:g} s"
+            logger.error("this pod runs on and is billed: %s; trying again in %g s", said, wait_s)
             return
         self._has_agreed = True
         self._retries.agreed(self._clock.now_s())
@@ -180,6 +183,26 @@ class SelfStop:
             },
             "last_activity": _iso(self._unix_s() - idle_s),
         }
+
+
+async def stop_if_overdue(environ: Mapping[str, str]) -> None:
+    """For a server that never got as far as `SelfStop`: stop its pod if POD_DEADLINE is past.
+
+    A pod's container is started again whenever it ends, and billed all the while.
+    """
+    pod = PodApi.from_environ(environ)
+    try:
+        deadline = datetime.fromisoformat(environ.get("POD_DEADLINE", "").strip().replace("Z", "+00:00"))
+        is_over = pod is not None and deadline.timestamp() <= time.time()
+    except ValueError:
+        return
+    if pod is None or not is_over:
+        return
+    try:
+        await asyncio.wait_for(pod.stop(), ANSWER_LIMIT_S)
+        logger.warning("stopping this pod: its deadline has come, and the server does not start")
+    except (PodApiError, asyncio.TimeoutError) as error:
+        logger.error("this pod's deadline has come, and it runs on and is billed: %s", error or "no answer")
 
 
 def _iso(unix_s: float) -> str:

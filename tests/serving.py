@@ -97,7 +97,9 @@ def running_server(*args: str, ready: bool = True, **environ: str) -> Iterator[S
     """Start a server with the demo model on free loopback ports; end it afterwards."""
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log_file:
         command = [sys.executable, "-m", "realtime", "--port", "0", "--health-port", "0", *args]
-        process = subprocess.Popen(command, cwd=ROOT, env=clean_environ(**environ), stderr=log_file, stdout=log_file)
+        # Not in the repository's folder: a `.env` that somebody made there is none of the tests' business.
+        surroundings = {"PYTHONPATH": str(ROOT), **clean_environ(**environ)}
+        process = subprocess.Popen(command, cwd=folder, env=surroundings, stderr=log_file, stdout=log_file)
         server = Server(process, log_file)
         try:
             server.wait_until(lambda: LISTENING.search(server.log()), "listening")

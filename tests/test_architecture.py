@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ IMPORT_SITES = {
     "runpod": {"handler/worker.py", "bench/worker_replica.py"},
     "boto3": {"handler/s3.py"},
     "requests": {"builder/api/http.py"},
-    "dotenv": {"builder/env_file.py"},
+    "dotenv": {"builder/env_file.py", "realtime/client/cli.py"},
 }
 EXCEPTIONS = {"builder": {"engine.wer"}}
 """Single modules beyond the law: word errors are counted in one place, and its module is pure."""
@@ -44,13 +44,15 @@ def modules() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports(path: Path) -> list[tuple[int, str]]:
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.lineno, node.module
+            found.append((node.lineno, node.module))
+    return found
 
 
 def may_import(package: str, name: str) -> bool:

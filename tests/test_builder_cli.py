@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +26,7 @@ from builder.redact import HIDDEN, Redactor
 from builder.runtime import Runtime
 from builder.settings import ROWS, is_placeholder, read_settings
 from builder.verbs import NOUNS
-from tests.builder_harness import Cli
+from tests.builder_harness import Cli, Terminal
 from tests.fakes.runpod.clock import PlaneClock
 
 ROOT = Path(__file__).parent.parent
@@ -148,6 +151,25 @@ def test_wrong_usage_ends_with_2(
     assert argv[1 if len(argv) > 1 else 0] in shown
 
 
+def test_wrong_usage_is_an_object_too_with_value_and_range(cli: Cli) -> None:
+    outcome = cli.run("gpus", "--min-vram", "0", "--json")
+    assert (outcome.code, outcome.out, outcome.problem["code"]) == (2, "", "usage_error")
+    assert "--min-vram" in outcome.problem["error"]
+    assert outcome.problem["error"].endswith("given: '0'; legal: 1 to 1000")
+    assert cli.run("nothing", "--json").problem["code"] == "usage_error"
+
+
+def test_an_env_file_that_is_named_must_be_there(cli: Cli) -> None:
+    outcome = cli.run("gpus", "--env-file", str(cli.folder / "prod.en"))
+    assert (outcome.code, outcome.err) == (2, f"error: --env-file: there is no {cli.folder / 'prod.en'}\n")
+
+
+def test_the_end_of_input_is_no_answer() -> None:
+    console = Console(Redactor(), stdin=Terminal(""), stderr=io.StringIO())
+    with pytest.raises(errors.InterruptError):
+        console.confirm("Go on?", yes=False)
+
+
 def test_a_bad_setting_ends_with_2_and_names_value_and_range(cli: Cli) -> None:
     cli.environ |= {"RUNPOD_GPU_COUNT": "9", "RUNPOD_API_KEY": "rpa_0123456789abcdef0123"}
     outcome = cli.run("gpus")
@@ -201,8 +223,120 @@ def test_json_cannot_smuggle_a_secret_out() -> None:
     assert json.loads(out.getvalue()) == {"nested": {"key": f"x{HIDDEN}x"}}
 
 
+def test_json_stays_json_whatever_is_hidden() -> None:
+    redactor, out = Redactor(), io.StringIO()
+    for secret in ("status", 'pä"ss-wörd'):
+        redactor.add(secret)
+    document = {
+        "status": "RUNNING",
+        "reason": 'say "token=abc" now',
+        "text": 'is pä"ss-wörd',
+        "ok": True,
+        "n": [1, None],
+    }
+    Console(redactor, as_json=True, stdout=out).result(document)
+    shown = json.loads(out.getvalue())
+    assert shown["status"] == "RUNNING" and shown["ok"] is True and shown["n"] == [1, None]
+    assert (shown["reason"], shown["text"]) == (f'say "token={HIDDEN}" now', f"is {HIDDEN}")
+
+
+HOSTILE = "A\x1b[31mB\x1b]52;c;aGk=\x07\rC\x9b2J\u202eD\ud800 [/] [red]é"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_text_of_others_cannot_steer_the_terminal(as_json: bool) -> None:
+    out, err = Terminal(), Terminal()
+    console = Console(Redactor(), as_json=as_json, stdout=out, stderr=err)
+    with console.task(HOSTILE) as task:
+        task.update(HOSTILE)
+    console.warn(HOSTILE)
+    console.error(BuilderError(HOSTILE))
+    console.result({"name": HOSTILE}, lambda: console.table(["name"], [[HOSTILE]], title=HOSTILE))
+    if not as_json:
+        console.line(HOSTILE)
+    # Our own colours and the spinner's moves of the cursor are all there is.
+    assert not [part for part in PARTS if part in out.getvalue() + err.getvalue()]
+    assert "[/] [red]é" in out.getvalue().replace("\n", "")
+
+
+PARTS = ("\x1b[31mB", "\x1b]52", "\x07", "\rC", "\x9b2J", "\u202e", "\ud800")
+
+
+def test_a_pipe_without_the_letters_gets_escapes() -> None:
+    raw = io.BytesIO()
+    pipe = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    Console(Redactor(), stdout=pipe).line("é")
+    assert raw.getvalue() == b"\\xe9\n"
+
+
 def test_questions_nobody_can_answer_are_refused(cli: Cli) -> None:
     console = Console(Redactor(), stdin=io.StringIO(), stderr=io.StringIO())
     with pytest.raises(errors.UsageError, match="Nobody can be asked"):
         console.confirm("Go on?", yes=False)
     console.confirm("Go on?", yes=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_verb_that_is_asked_to_end_ends_as_by_ctrl_c(
+    number: signal.Signals, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    app, cleaned = typer.Typer(), []
+
+    def handler(number: int, frame: object) -> None:
+        pass
+
+    def work(run: Runtime) -> None:
+        """Work."""
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+        finally:
+            cleaned.append(True)
+
+    verb(app, "work")(work)
+    verb(app, "other")(work)
+    monkeypatch.setattr("builder.cli.build_app", lambda: app)
+    # Whatever happens, it must not end the tests.
+    signal.signal(number, handler)
+    try:
+        assert (cli.run("work").code, cleaned) == (130, [True])
+        assert signal.getsignal(number) is handler
+        signal.signal(number, signal.SIG_IGN)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        assert cli.run("work").code == 0
+    finally:
+        signal.signal(number, before)
+
+
+def test_verbs_that_read_no_settings_hide_secrets_too(cli: Cli) -> None:
+    token, password = "canary token 0123456789", "canary-password"
+    cli.environ["WHISPER_AUTH_TOKEN"] = token
+    (cli.folder / ".env").write_text(f"DOCKER_PASSWORD={password}\nMY_SECRET_ACCESS_KEY=canary-other\n")
+    text = f"manifest unknown for {token} {password} canary-other"
+    for argv in (("explain", text), ("explain", text, "--json"), ("config", "set", password), ("config", "get", token)):
+        outcome = cli.run(*argv)
+        assert HIDDEN in outcome.out + outcome.err, argv
+        assert "canary" not in outcome.out + outcome.err, argv
+    cut = cli.run("explain", "manifest unknown " + "x" * 470 + token)
+    assert "canary" not in cut.out
+
+
+def test_a_file_that_cannot_be_read_stops_only_those_who_need_it(cli: Cli) -> None:
+    (cli.folder / ".env").write_text("A='open\n")
+    assert cli.run("explain", "manifest unknown").code == 0
+    assert cli.run("config", "show").code == 2
+
+
+def test_secrets_are_hidden_in_the_forms_that_others_write() -> None:
+    redactor = Redactor()
+    for secret in ("back\\sl'ash", "a/b c&d<e", "two  spaces here"):
+        redactor.add(secret)
+    forms = (repr("back\\sl'ash")[1:-1], "a%2fb%20c%26d%3ce", "a%2Fb+c%26d%3Ce", "a/b c&amp;d&lt;e", "a\\/b c&d<e")
+    for form in (*forms, "two spaces here"):
+        assert redactor.clean(f"<{form}>") == f"<{HIDDEN}>"
+
+
+def test_what_is_hidden_in_json_text_leaves_it_json() -> None:
+    text = json.dumps({"a": 'say "token=abc\\" now', "b": "http://u:1", "c": "d@e"})
+    assert json.loads(Redactor().clean(text)) == {"a": f'say "token={HIDDEN}" now', "b": "http://u:1", "c": "d@e"}

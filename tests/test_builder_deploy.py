@@ -79,6 +79,17 @@ def test_a_deploy_ends_with_a_pod_that_is_ready(world: Rig) -> None:
     assert create.body["gpu"]["minCudaVersion"] == "12.0"
 
 
+def test_a_value_given_by_its_name_reaches_the_pod_and_no_message(world: Rig) -> None:
+    (world.folder / ".env").write_text("MY_SETTING=canary-value\n")
+    world.plane.faults.fail(CREATE, 422, body={"detail": "y" * 470 + " env: MY_SETTING=canary-value"})
+    refused = world.deploy("--no-wait", "--gpu", "3090", "--set", "MY_SETTING")
+    assert refused.code != 0 and "canary" not in refused.out + refused.err
+    world.plane.faults.restore()
+    assert world.deploy("--no-wait", "--set", "MY_SETTING").code == 0
+    [pod] = world.plane.pods.alive()
+    assert pod.env["MY_SETTING"] == "canary-value"
+
+
 def test_what_a_person_sees(world: Rig) -> None:
     shown = world.cli().run("deploy", "--gpu", "3090", "--idle-stop", "15", answers="y\n")
     assert shown.code == 0, shown.err
@@ -105,13 +116,14 @@ def test_nobody_to_ask_means_no(world: Rig) -> None:
 
 @pytest.mark.parametrize("argv", [("plan",), ("deploy", "--dry-run"), ("deploy", "pod", "--dry-run", "--spot")])
 def test_a_plan_changes_nothing_and_shows_the_request(world: Rig, argv: tuple[str, ...]) -> None:
-    done = world.cli().run(*argv, "--json", "--set", "HF_TOKEN=hidden-from-everyone")
+    done = world.cli(HF_TOKEN="hidden-from-everyone").run(*argv, "--json", "--set", "HF_TOKEN")
     assert done.code == 0, done.err
     assert [entry.route for entry in world.plane.mutations()] == []
     [would] = done.document["would"]
     assert would["method"] == "POST"
     assert would["body"]["image"] == IMAGE
     assert would["body"]["env"]["WHISPER_AUTH_TOKEN"] == "[hidden]"
+    assert would["body"]["env"]["HF_TOKEN"] == "[hidden]"
     assert "hidden-from-everyone" not in done.out + done.err
     assert TOKEN not in done.out + done.err
     assert "never_stops" in [each["code"] for each in done.document["plan"]["warnings"]]
@@ -148,6 +160,7 @@ def test_without_waiting_the_pod_is_only_created(world: Rig) -> None:
         (("--network-volume", "vol1"), {}, 3, ("vol1",)),
         (("--bid", "0.1"), {}, 2, ("--spot",)),
         (("--set", "WHISPER_AUTH_TOKEN=x"), {}, 2, ("--set",)),
+        (("--set", "HF_TOKEN=x"), {}, 2, ("is secret", "--set HF_TOKEN")),
         (("endpoint",), {}, 2, ("legal: pod",)),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -320,8 +321,69 @@ def test_long_and_strange_output_is_cut_not_kept() -> None:
     script = f"import sys; sys.stdout.buffer.write(b'x' * {3 * MAX_LINE_CHARS} + bytes([255]) + b'\\n' * 9)"
     seen: list[str] = []
     done = run_child([sys.executable, "-c", script], environ=os.environ, limit_s=30, say=seen.append)
-    assert max(map(len, seen)) <= MAX_LINE_CHARS
+    assert len(seen) == 1 and len(seen[0]) == MAX_LINE_CHARS and seen[0].endswith("(cut)")
     assert done.code == 0
+
+
+def test_lines_are_cleaned_before_they_are_cut() -> None:
+    script = f"print('x' * {MAX_LINE_CHARS - 30} + {PASSWORD!r})"
+    done = run_child(
+        [sys.executable, "-c", script],
+        environ=os.environ,
+        limit_s=30,
+        clean=lambda line: line.replace(PASSWORD, "?"),
+    )
+    assert done.text.endswith("xx?")
+
+
+def test_the_words_of_the_registry_are_cleaned_before_they_are_cut(cli: Cli, docker: StubDocker) -> None:
+    cli.run("build", "--tag", "v1")
+    docker.fail(push="denied: " + "y" * 275 + PASSWORD)
+    outcome = cli.run("push", "--json")
+    assert outcome.code == 4
+    assert PASSWORD[:8] not in outcome.out + outcome.err
+
+
+SLOW_DOCKER = """#!/bin/sh
+case "$1" in
+login) cat > /dev/null; echo secret > "$DOCKER_CONFIG/config.json" ;;
+push) echo $$ > "$HOME/pushing"; exec sleep 60 ;;
+esac
+"""
+
+
+def test_sigterm_ends_a_push_and_takes_its_login_away(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(SLOW_DOCKER)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "build.json").write_text('{"image": "you/x:1", "images": ["you/x:1"], "tag": "1"}')
+    (tmp_path / "tmp").mkdir()
+    environ = {"PATH": f"{tmp_path / 'bin'}:{os.defpath}", "HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
+    environ |= {"DOCKER_HUB_USERNAME": "you", "DOCKER_PASSWORD": PASSWORD, "DOCKER_IMAGE": "you/x"}
+    environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-m", "builder", "push"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as push:
+        try:
+            pid = _number_in(tmp_path / "pushing")
+            assert list((tmp_path / "tmp").iterdir())
+            push.send_signal(signal.SIGTERM)
+            said = push.communicate(timeout=20)[0]
+        finally:
+            push.kill()
+    assert push.returncode == 130, said
+    assert list((tmp_path / "tmp").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def _number_in(path: Path) -> int:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if path.exists() and path.read_text().endswith("\n"):
+            return int(path.read_text())
+        time.sleep(0.02)
+    raise AssertionError(f"{path} was not written")
 
 
 def engine_environ() -> dict[str, str] | None:

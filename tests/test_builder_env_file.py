@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.env_file import MAX_ENV_BYTES, apply_changes, parse_env, read_env_file, update_env_file
+from builder.env_file import MAX_ENV_BYTES, apply_changes, parse_env, read_env_file, shell_doubts, update_env_file
 from builder.errors import UsageError
 
 SEED = """\
@@ -149,3 +151,70 @@ def test_a_folder_is_no_env_file(tmp_path: Path) -> None:
 def test_illegal_names_and_values_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         apply_changes("", changes)
+
+
+def shell_reads(folder: Path, text: str) -> str:
+    """What a shell that sources `text` has in V."""
+    (folder / "sourced.env").write_text(text, newline="")
+    command = ["/bin/sh", "-c", '. ./sourced.env; printf %s "$V"']
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'; touch PWNED; #",
+        "it's",
+        "back\\slash x",
+        "a$(touch PWNED)b",
+        "it's $(touch PWNED) `touch PWNED` $HOME \\$HOME",
+        "a\"b'c",
+        "two\nlines",
+        "'two\nlines",
+        "x\\",
+        "x\\'",
+        "#a",
+        "é €",
+    ],
+)
+def test_a_shell_that_sources_the_file_reads_the_same_and_runs_nothing(tmp_path: Path, value: str) -> None:
+    text = apply_changes("", {"V": value})
+    assert parse_env(text)["V"] == value
+    assert shell_reads(tmp_path, text) == value
+    assert [each.name for each in tmp_path.iterdir()] == ["sourced.env"]
+
+
+def test_escapes_in_double_quotes_are_those_of_a_shell(tmp_path: Path) -> None:
+    text = r'V="pa\$w \` \" \\ \s"' + "\n"
+    assert parse_env(text)["V"] == shell_reads(tmp_path, text) == 'pa$w ` " \\ \\s'
+    assert shell_doubts(text) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("V=name-$(date +%s)", "replaces"),
+        ('V="${H:-x}"', "replaces"),
+        ("V=`id`", "replaces"),
+        ("V=a\\ b", "backslash"),
+        (r'V="a\nb"', "backslash"),
+        (r"V='a\\b'", "backslash"),
+        ("V=RTX 3070", "no quotes"),
+        ("V=a;b", "no quotes"),
+        ("V=~/x", "no quotes"),
+    ],
+)
+def test_what_a_shell_reads_otherwise_is_known(line: str, why: str) -> None:
+    assert why in shell_doubts(f"A=1\n{line}\n")["V"]
+
+
+@pytest.mark.parametrize("line", ["V=a#b", 'V="x y" # $c', "V='a$b`c'", 'V="costs 5$"', "V=", "export V=1", "V={{V}}"])
+def test_what_a_shell_reads_alike_is_not_doubted(line: str) -> None:
+    assert shell_doubts(line + "\n") == {}
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_env_file(tmp_path / "pipe")

@@ -19,7 +19,7 @@ observations = st.builds(
     Observation,
     pod_id=st.just("p1"),
     name=st.just("n"),
-    status=st.sampled_from(["PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"]),
+    status=st.sampled_from(["PROVISIONING", "STARTING", "RUNNING", "MIGRATING", "EXITED", "ERROR", "TERMINATED"]),
     is_ours=st.booleans(),
     is_locked=st.booleans(),
     is_spot=st.booleans(),
@@ -84,8 +84,9 @@ def test_its_memory_survives_the_file(pod: Observation, before: Since | None) ->
 
 
 def test_damaged_memory_is_no_memory() -> None:
-    damaged: list[object] = [None, [], {}, {"seen_s": "x"}]
-    assert [Since.of(each) for each in damaged] == [None] * 4
+    damaged: list[object] = [None, [], {}, {"seen_s": "x"}, {"seen_s": 10**400}, {"seen_s": float("nan")}]
+    assert [Since.of(each) for each in damaged] == [None] * 6
+    assert Since.of({"seen_s": 1, "idle_s": float("-inf")}) == Since(1.0)
 
 
 @pytest.mark.parametrize(

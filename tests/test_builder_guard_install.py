@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import UsageError
-from builder.money.guard_install import add_line, cron_line, find_line, remove_line
+from builder.money.guard_install import add_line, cron_line, find_line, remove_line, systemd_units
 from tests.builder_harness import Cli
 from tests.fakes.runpod.clock import PlaneClock
 
@@ -22,12 +22,12 @@ file = pathlib.Path({file!r})
 if sys.argv[1] == "-l":
     if not file.exists():
         sys.exit("no crontab for user")
-    text = file.read_text()
-    if text == "denied":
+    data = file.read_bytes()
+    if data == b"denied":
         sys.exit("you are not allowed to use this program")
-    print(text, end="")
+    sys.stdout.buffer.write(data)
 else:
-    file.write_text(sys.stdin.read())
+    file.write_bytes(sys.stdin.buffer.read())
 """
 
 
@@ -125,3 +125,19 @@ def test_each_folder_has_its_own_line() -> None:
     assert remove_line(text, one) == lines[1] + "\n"
     with pytest.raises(UsageError):
         cron_line(Path("/a\nb"), one, one, 5, [])
+
+
+def test_other_lines_stay_as_they_are_byte_by_byte(machine: Machine) -> None:
+    others = "0 1 * * * echo a\fb\x85\u2028 é\r\n0 2 * * * x".encode() + b" \xff"
+    machine.file.write_bytes(others)
+    assert machine.cli.run("guard", "install", "--cron").code == 0
+    written = machine.file.read_bytes()
+    assert written.startswith(others + b"\n*/5 ") and written.count(b"\n") == 3
+    assert machine.cli.run("guard", "remove").code == 0
+    assert machine.file.read_bytes() == others + b"\n"
+
+
+def test_words_of_the_unit_are_quoted_as_systemd_reads_them() -> None:
+    env_path = Path('/home/u/my "x" \\dir 5%/.env')
+    unit = systemd_units(Path("/one"), env_path, 5, [])["builder-guard.service"]
+    assert '"--env-file" "/home/u/my \\"x\\" \\\\dir 5%%/.env"' in unit

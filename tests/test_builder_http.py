@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builder.api.http import get_once, post_file
+from builder.api.http import Http, get_once, post_file
 from builder.api.retries import ATTEMPTS
 from builder.errors import (
     AmbiguousError,
@@ -23,7 +26,9 @@ from builder.errors import (
     ServerFaultError,
     UsageError,
 )
+from builder.redact import Redactor
 from tests.builder_scripted import KEY, Step, Wire, free_port, scripted
+from tests.fakes.runpod.clock import PlaneClock
 
 OK = Step(200, {"ok": True})
 PROBLEM = {"title": "T", "status": 503, "detail": "not now"}
@@ -177,10 +182,39 @@ def test_answers_have_a_largest_size_and_a_longest_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("builder.api.http.MAX_ANSWER_BYTES", 1000)
     with scripted(Step(200, "x" * 5000)) as wire, pytest.raises(BadAnswerError, match="larger than"):
         get(wire)
-    with scripted(Step(chunks=[b"[1,", b"2]"])) as wire:
-        monkeypatch.setattr("builder.api.http.ANSWER_S", -1.0)
-        with pytest.raises(BadAnswerError, match="not complete"):
-            get(wire)
+    monkeypatch.setattr("builder.api.http.ANSWER_S", 0.2)
+    with trickle() as address, pytest.raises(NetworkError, match="no answer in time"):
+        client = Http(address, key="k" * 20, clock=PlaneClock(), redactor=Redactor(), note=lambda text: None)
+        client.request("GET", "/", retry="unsent")
+    with trickle() as address, pytest.raises(NetworkError, match="no answer in time"):
+        get_once(address, timeout_s=0.2)
+
+
+@contextmanager
+def trickle() -> Iterator[str]:
+    """A server whose header never ends: a byte now and then, so that no single read takes long."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, suppress(OSError):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                        for _ in range(40):
+                            connection.sendall(b"x")
+                            time.sleep(0.02)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_a_redirect_to_no_address_is_no_traceback() -> None:
+    with scripted(Step(302, headers={"Location": "http://[odd"})) as wire, pytest.raises(BuilderError):
+        wire.http().request("GET", "/", retry="unsent")
 
 
 # The key
@@ -360,3 +394,23 @@ def test_a_refused_key_is_told_as_such() -> None:
     refusal = Step(401, {"title": "Unauthorized", "status": 401, "detail": "invalid token"})
     with scripted(refusal) as wire, pytest.raises(AuthError, match="list pods: invalid token"):
         get(wire)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step(400, {"detail": "y" * 485 + f" {KEY}"}),
+        Step(200, {"errors": [{"message": "y" * 485 + f" {KEY}"}]}),
+        Step(200, "z" * 60 + f" {KEY}"),
+        Step(403, f"<title>{'z' * 100} {KEY}</title>"),
+        Step(404, {"detail": "no"}, {"X-Request-Id": "r" * 85 + KEY}),
+    ],
+    ids=["detail", "graphql", "not json", "page", "request id"],
+)
+def test_secrets_are_taken_out_before_a_text_is_cut(step: Step) -> None:
+    with scripted(step) as wire:
+        try:
+            told = wire.http().request("POST", "/pods", body={}, retry="limits").text
+        except BuilderError as error:
+            told = f"{error} {error.request_id}"
+    assert KEY[:8] not in told

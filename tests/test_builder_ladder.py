@@ -126,12 +126,18 @@ def test_uptime_that_falls_twice_is_a_loop_of_crashes() -> None:
 def test_silence_for_three_minutes_of_running_means_that_nothing_listens() -> None:
     silent = [answers(at_s, 502) for at_s in range(10, 190, 5)]
     assert climb(*silent).failure is None
-    assert "nothing has answered on port 9999" in failure_text(*silent, answers(191, None))
+    assert "for 180 s nothing came from /health on port 9999" in failure_text(*silent, answers(191, None))
 
 
-def test_silence_counts_from_its_beginning_and_only_before_the_first_answer() -> None:
-    assert climb(answers(10, 502), answers(100, 404), answers(120, 502), answers(250, 502)).failure is None
-    assert climb(answers(10, 200), *[answers(at_s, 502) for at_s in range(20, 400, 5)]).failure is None
+def test_whatever_the_proxy_says_instead_of_the_server_is_silence() -> None:
+    odd = [answers(at_s, status) for at_s, status in ((10, 502), (60, 403), (100, 404), (105, 502), (150, 429))]
+    assert climb(*odd, answers(189, 502)).failure is None
+    assert "only HTTP 301 came from /health" in failure_text(*odd, answers(191, 301))
+
+
+def test_an_answer_ends_the_silence_and_a_new_one_counts_from_its_beginning() -> None:
+    assert climb(answers(10, 502), answers(100, 200), answers(120, 502), answers(299, 502)).failure is None
+    assert "for 180 s" in failure_text(answers(10, 502), answers(100, 200), answers(120, 502), answers(301, 502))
 
 
 def test_a_port_that_is_not_declared_fails_at_once_and_404_after_a_grace() -> None:

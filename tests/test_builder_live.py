@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 import wave
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -114,9 +118,8 @@ def deployed(cli: Cli, guarded: Server) -> Iterator[ControlPlane]:
     """`cli` has deployed a pod in which `guarded` runs."""
     with ControlPlane() as plane:
         gpu = {"id": "NVIDIA GeForce RTX 4090", "count": 1}
-        made = plane.pods.create(
-            {"name": "p", "image": "i", "gpu": gpu, "cloud": "SECURE", "ports": ["9090/http", "9999/http"]}
-        )
+        body = {"name": "p", "image": "i", "gpu": gpu, "cloud": "SECURE", "ports": ["9090/http", "9999/http"]}
+        made = plane.pods.create({**body, "env": {"BUILDER_ID": "b1"}})
         plane.proxy.register(made.id, 9090, guarded.port)
         plane.proxy.register(made.id, 9999, guarded.health_port)
         cli.environ.update(plane.environ(WHISPER_AUTH_TOKEN=SECRET))
@@ -156,6 +159,103 @@ def test_quality_of_a_pod_asks_before_it_restarts(cli: Cli, deployed: ControlPla
     done = cli.run("test", "quality", "--pads", "30,10")
     assert done.code == 2 and "up to 3 times" in done.err
     assert not deployed.mutations()
+
+
+@dataclass
+class Ears:
+    """A server over plain HTTP that notes which paths were asked with a secret, by name of host."""
+
+    heard: list[tuple[str, str]] = field(default_factory=list)
+
+    def serve(self) -> ThreadingHTTPServer:
+        ears = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                ears.heard.append((urlsplit(self.path).path, self.headers.get("Authorization", "")))
+                body = b'{"status": "healthy"}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    @property
+    def shown_to(self) -> list[str]:
+        """Paths that saw the secret."""
+        return [path for path, authorization in self.heard if authorization == f"Bearer {SECRET}"]
+
+
+@pytest.fixture
+def ears(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ears]:
+    """Everything that leaves this machine over plain HTTP arrives here."""
+    made = Ears()
+    server = made.serve()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("--host", "pods.example"),
+        ("--url", "ws://pods.example:9090"),
+        ("--url", "wss://pods.example", "--health-url", "http://pods.example:9999"),
+    ],
+)
+def test_no_secret_leaves_this_machine_in_clear_unless_it_is_named(
+    cli: Cli, ears: Ears, where: tuple[str, ...], tmp_path: Path
+) -> None:
+    cli.environ["WHISPER_AUTH_TOKEN"] = SECRET
+    done = cli.run("test", "health", *where)
+    assert len(ears.heard) == 3 and ears.shown_to == []
+    assert "no secret is sent" in done.err and "--token-file" in done.err
+    (tmp_path / "token").write_text(SECRET)
+    named = cli.run("test", "health", *where, "--token-file", str(tmp_path / "token"))
+    assert ears.shown_to == ["/status"], "what answers everybody needs no secret"
+    assert "no secret is sent" not in named.err
+
+
+def test_the_secret_goes_to_a_pod_that_has_it_or_is_ours(cli: Cli, deployed: ControlPlane, tmp_path: Path) -> None:
+    (pod,) = deployed.pods.list()
+
+    def token() -> str | None:
+        world = World(cli.environ, tmp_path, clock=SystemClock(), stdout=io.StringIO(), stderr=io.StringIO())
+        return choose_target(Runtime(world), pod.id).token
+
+    assert token() == SECRET, "ours"
+    pod.env.clear()
+    assert token() is None, "somebody else's"
+    done = cli.run("test", "health", pod.id)
+    assert "no secret is sent to pod" in done.err and "not made by the builder" in done.err
+    pod.env["WHISPER_AUTH_TOKEN"] = "its-own-secret-0123456789"
+    assert token() == "its-own-secret-0123456789"
+    deployed.faults.expire_key()
+    assert token() is None, "nobody says whose it is"
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "pod.json").write_text(json.dumps({"pod_id": pod.id}))
+    assert token() == SECRET, "deployed from here"
+
+
+@pytest.mark.parametrize("ports", [{"ws_port": "", "health_port": "x"}, {"ws_port": [1], "health_port": 10**9}])
+def test_ports_that_are_none_are_those_of_the_settings(
+    cli: Cli, deployed: ControlPlane, ports: dict[str, object], tmp_path: Path
+) -> None:
+    (pod,) = deployed.pods.list()
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "pod.json").write_text(json.dumps({"pod_id": pod.id, **ports}))
+    target = choose_target(Runtime(World(cli.environ, tmp_path)), None)
+    assert target.ws_url.endswith("/9090") and target.health_url.endswith("/9999")
 
 
 # Words

@@ -216,3 +216,9 @@ def test_explain_does_not_guess(bench: Bench) -> None:
     assert unknown.code == 1 and "no known cause" in unknown.problem["error"]
     assert bench.cli.run("explain", "", "--json").code == 2
     assert bench.cli.run("explain", "x", "--pod", "y", "--json").code == 2
+
+
+def test_a_drop_within_the_first_moment_loses_nothing() -> None:
+    """RunPod's ids may be bare times, which lines of one moment share: then there is no id to resume from yet."""
+    events = [event(n, "2026-06-01T12:00:00Z" if n < 8 else None) for n in range(12)]
+    assert read(Server(events, [3, 9, None]).connect) == [each.line for each in events]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from builder.money.check_all import NOTHING
 from builder.state import State, iso_time
 from tests.builder_harness import Cli
 from tests.fakes.runpod.clock import PlaneClock
@@ -113,7 +114,7 @@ def record(plane: Account, state: State, pod_id: str) -> None:
 
 def test_an_empty_account_is_said_in_a_sentence(cli: Cli) -> None:
     outcome = cli.run("check-all", "--fail-if-running")
-    assert (outcome.code, outcome.out) == (0, "Nothing is billed.\n"), outcome.err
+    assert (outcome.code, outcome.out) == (0, NOTHING + "\n"), outcome.err
 
 
 def test_all_that_costs_is_listed_with_the_command_that_ends_it(plane: Account, cli: Cli, state: State) -> None:
@@ -371,3 +372,58 @@ def test_the_credit_is_told_with_the_hours_it_lasts(plane: Account, cli: Cli) ->
 
 def test_costs_of_a_pod_that_nobody_knows(cli: Cli) -> None:
     assert cli.run("cost", "--pod", "nobody").code == 3
+
+
+def test_a_guard_that_can_write_nothing_still_ends_what_is_due(plane: Account, cli: Cli) -> None:
+    pod_id = plane.rent()
+    plane.clock.advance(3 * HOUR_S)
+    (cli.folder / "artifacts").write_text("not a folder")
+    outcome = cli.run("guard", "--kill")
+    assert (outcome.code, plane.pods.get(pod_id).status) == (0, "EXITED")
+    assert "is not remembered" in outcome.err
+
+
+def test_a_guard_lives_with_a_damaged_diary(plane: Account, cli: Cli) -> None:
+    pod_id = plane.rent()
+    plane.clock.advance(3 * HOUR_S)
+    (cli.folder / "artifacts").mkdir()
+    (cli.folder / "artifacts" / "events.jsonl").write_text('{"details": "x", "resource_id": 1}\n[]\nnonsense\n')
+    (cli.folder / "artifacts" / "guard.json").write_text("[" * 100_000)
+    assert cli.run("guard", "--kill").code == 0
+    assert plane.pods.get(pod_id).status == "EXITED"
+
+
+ODD_DEADLINE = "9999-12-31T23:59:59-23:00"
+
+
+@pytest.mark.parametrize(
+    "odd_env", [{"POD_DEADLINE": ODD_DEADLINE}, {"HEALTH_CHECK_PORT": "9" * 5000}, {"POD_IDLE_STOP_MIN": "9" * 5000}]
+)
+def test_odd_words_in_a_pod_blind_nobody(plane: Account, cli: Cli, odd_env: dict[str, str]) -> None:
+    odd, late = plane.rent(), plane.rent("whisper-2")
+    plane.pods.get(odd).env.update(odd_env)
+    plane.clock.advance(3 * HOUR_S)
+    assert cli.run("check-all").code == cli.run("status", odd).code == 0
+    outcome = cli.run("guard", "--kill", "--json")
+    assert [(pod["pod_id"], pod["done"]) for pod in outcome.document["pods"]] == [(odd, "stopped"), (late, "stopped")]
+    assert outcome.code == 0
+
+
+def test_a_pod_that_cannot_be_judged_is_a_problem_and_the_others_are_ended(plane: Account, cli: Cli) -> None:
+    odd, late = plane.rent(), plane.rent("whisper-2")
+    plane.clock.advance(3 * HOUR_S)
+    shown = plane.pods.get(odd)
+    shown.id = "a/b"
+    outcome = cli.run("guard", "--kill", "--json")
+    assert outcome.code == 1 and "a/b: cannot be judged: 'a/b' cannot be the id" in outcome.problem["error"]
+    pods = {pod["pod_id"]: pod for pod in outcome.document["pods"]}
+    assert (pods["a/b"]["rule"], pods["a/b"]["done"]) == ("odd", None) and pods["a/b"]["problem"]
+    assert pods[late]["done"] == "stopped" and plane.pods.get(late).status == "EXITED"
+
+
+def test_a_pod_with_odd_figures_is_ended_at_its_deadline(plane: Account, cli: Cli) -> None:
+    pod_id = plane.rent(POD_DEADLINE=iso_time(plane.clock.unix_s()))
+    plane.statuses[pod_id] = {"sessions": {"active": 10**400}, "engine": {"last_decode_seconds_ago": 10**400}}
+    plane.clock.advance(HOUR_S)
+    (pod,) = cli.run("guard", "--kill", "--json").document["pods"]
+    assert (pod["rule"], pod["done"]) == ("deadline", "stopped")

@@ -141,7 +141,10 @@ def test_terminate_asks_by_name_verifies_and_forgets(bench: Bench) -> None:
     yes = bench.cli.run("terminate", "--json", answers="y\n")
     assert yes.code == 0 and yes.document == {"terminated": [pod.id], "gone": []}
     assert pod.name in yes.err and bench.recorded is None and bench.events() == ["terminated"]
-    assert bench.plane.journal[-1].status == 404
+    assert [(entry.route, entry.status) for entry in bench.plane.journal[-2:]] == [
+        ("GET /v2/pods/{id}", 404),
+        ("GET /v2/pods", 200),
+    ]
     bench.plane.assert_no_leaks()
 
 

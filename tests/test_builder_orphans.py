@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ def gpu_type(**fields: Any) -> GpuType:
 
 def rows_of(*pods: Pod, records: Records | None = None, **others: Any) -> list[Row]:
     given = {"endpoints": [], "volumes": [], "catalog": []} | others
-    records = records or Records(known_ids=frozenset({"p1"}))
+    records = records or Records(frozenset({"p1"}), current_id="p1")
     return find_rows(pods=pods, records=records, api_base="https://api.test/v2", now_s=NOW_S, **given)
 
 
@@ -79,15 +80,16 @@ def test_workers_that_are_always_kept_cost_the_dearest_gpu_of_their_pools() -> N
         (pod(env={}), Records(pending={"whisper-1": "2026-01-01T00:00:00Z"}), "never finished"),
         (
             pod(env=OURS | {"POD_DEADLINE": "2025-12-31T23:30:00Z"}),
-            Records(frozenset({"p1"})),
+            Records(frozenset({"p1"}), current_id="p1"),
             "30m00s past its deadline",
         ),
-        (pod(), Records(frozenset({"p1"}), frozenset({"p1"})), "still there"),
+        (pod(), Records(frozenset({"p1"}), frozenset({"p1"}), current_id="p1"), "still there"),
+        (pod(), Records(frozenset({"p1", "p2"}), current_id="p2"), "not the present pod"),
         (pod(status="EXITED", cost=0, mounts=persistent(20)), Records(frozenset({"p1"})), "pays for its disk of 20 GB"),
     ],
 )
 def test_orphans_are_told_with_their_reason(found: Pod, records: Records, word: str) -> None:
-    (row,) = rows_of(found, records=records)
+    row = rows_of(found, records=records)[0]
     assert len(row.reasons) == 1 and word in row.reasons[0]
     assert row.command == "python -m builder terminate p1"
 
@@ -103,7 +105,7 @@ def test_orphans_are_told_with_their_reason(found: Pod, records: Records, word: 
     ],
 )
 def test_pods_in_order_are_no_orphans(found: Pod) -> None:
-    (row,) = rows_of(found)
+    row = rows_of(found)[0]
     assert row.reasons == ()
 
 
@@ -145,3 +147,33 @@ def test_commands_for_what_no_verb_ends_keep_the_key_out_of_the_list_of_processe
 
 def test_small_amounts_keep_their_digits() -> None:
     assert [dollars(each) for each in (0, 0.0027, 1.378, -0.5, 12)] == ["$0.00", "$0.0027", "$1.38", "-$0.50", "$12.00"]
+
+
+def test_what_cannot_be_judged_is_a_row_and_hides_nothing() -> None:
+    records = Records(frozenset({"p1", "p2"}), current_id="p2")
+    odd_endpoint, odd_volume = endpoint(workers={"min": "abc"}), volume(size=10**400)
+    rows = rows_of(
+        pod(disk=10**400),
+        pod(id="p2"),
+        records=records,
+        endpoints=[odd_endpoint],
+        volumes=[odd_volume, volume(id="v2")],
+    )
+    odd = {row.id: row for row in rows if any("cannot be judged" in note for note in row.notes)}
+    assert set(odd) == {"p1", "e1", "v1"} and {row.id for row in rows} == {"p1", "p2", "e1", "v1", "v2"}
+    assert odd["p1"].command == "python -m builder terminate p1"
+    assert not totals(rows).is_complete and odd["p1"].is_running
+
+
+def test_a_command_runs_nothing_but_itself() -> None:
+    evil = "x; touch /tmp/x #"
+    records = Records(current_id=evil)
+    rows = rows_of(pod(id=f"{evil}1"), records=records, endpoints=[endpoint(id=evil)], volumes=[volume(id=evil)])
+    assert len(rows) == 4
+    for row in rows:
+        assert [word for word in shlex.split(row.command) if "touch" in word] == [shlex.split(row.command)[-1]]
+
+
+@pytest.mark.parametrize("persistent", [{"size": "abc"}, {"size": None}, {"size": 10**400}, {"size": -1}, [1], "x"])
+def test_an_odd_disk_is_no_disk(persistent: Any) -> None:
+    assert pod(mounts={"persistent": persistent}).volume_gb == 0

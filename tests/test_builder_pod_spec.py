@@ -142,6 +142,17 @@ def test_a_token_may_have_any_printable_characters() -> None:
 
 def test_extra_variables() -> None:
     assert parse_extra(("A=1", "B=x=y", "C=")) == {"A": "1", "B": "x=y", "C": ""}
+    assert parse_extra(("A", "HF_TOKEN"), {"A": "2", "HF_TOKEN": "hf_x"}) == {"A": "2", "HF_TOKEN": "hf_x"}
+    reference = secret_reference("hf")
+    assert parse_extra((f"HF_TOKEN={reference}",)) == {"HF_TOKEN": reference}
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "BUCKET_PASS", "DB_PWD", "GITHUB_PAT", "BUCKET_SECRET_ACCESS_KEY"])
+def test_secrets_are_not_taken_from_the_command_line(name: str) -> None:
+    with pytest.raises(UsageError, match="is secret") as caught:
+        parse_extra((f"{name}=canary",), {name: "other"})
+    assert "canary" not in str(caught.value)
+    assert caught.value.hint.endswith(f"--set {name}")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +177,7 @@ def test_an_environment_that_may_be_shown() -> None:
 
 def test_names_of_secrets() -> None:
     assert all(map(is_secret_name, ("WHISPER_AUTH_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")))
-    assert not any(map(is_secret_name, ("WHISPER_MODEL", "KEYBOARD", "MAX_CLIENTS")))
+    assert not any(map(is_secret_name, ("WHISPER_MODEL", "KEYBOARD", "MAX_CLIENTS", "PWD", "SSH_ASKPASS", "BYPASS")))
 
 
 # Drift

@@ -52,6 +52,7 @@ def error(status: int, body: object = None, text: str = "", **headers: str) -> B
         (402, BalanceError),
         (403, ForbiddenError),
         (404, NotFoundError),
+        (408, ServerFaultError),
         (409, ConflictError),
         (410, NotAvailableError),
         (418, BadRequestError),
@@ -234,3 +235,8 @@ def test_what_may_be_sent_again() -> None:
     assert next_wait_s(limited, ATTEMPTS, "any", lambda: 0.0) is None
     assert next_wait_s(Failure(RateLimitedError("x"), LONGEST_WAIT_S + 1), 1, "any", lambda: 0.0) is None
     assert next_wait_s(Failure(RateLimitedError("x"), 7.0), 1, "any", lambda: 0.0) == 7.0
+
+
+def test_v1_says_500_where_there_is_no_pod() -> None:
+    assert type(error(500, {"error": "pod not found", "status": 500})) is NotFoundError
+    assert type(error(500, {"error": "no answer from the pod", "status": 500})) is ServerFaultError

@@ -13,7 +13,7 @@ from builder.instants import duration_text, unix_s_of
 from builder.pods.addresses import health_url, port_url, ws_url
 from tests.builder_pods import TOKEN, Bench, pod_bench
 from tests.fakes.runpod.boots import BootKind
-from tests.serving import Server
+from tests.serving import Server, running_server
 
 
 @pytest.fixture
@@ -196,6 +196,19 @@ def test_it_speaks_to_a_real_server(bench: Bench, server: Server) -> None:
     assert outcome.document["first_text_s"] > 0
 
 
+def test_it_speaks_with_the_secret_to_our_pod_alone(bench: Bench) -> None:
+    pod = bench.add_running()
+    bench.cli.environ["WHISPER_AUTH_TOKEN"] = TOKEN
+    env = bench.plane.pods.get(pod.id).env
+    del env["WHISPER_AUTH_TOKEN"]
+    with running_server(ready=True, WHISPER_AUTH_TOKEN=TOKEN) as guarded:
+        bench.plane.proxy.register(pod.id, 9090, guarded.port)
+        bench.plane.proxy.register(pod.id, 9999, guarded.health_port)
+        assert bench.cli.run("wait", "--until", "speaks").code == 0
+        del env["BUILDER_ID"]
+        assert bench.cli.run("wait", "--until", "speaks").code == 1
+
+
 def test_a_ready_pod_that_does_not_transcribe_fails(bench: Bench) -> None:
     bench.add_running()
     outcome = bench.cli.run("wait", "--until", "speaks", "--json")
@@ -263,13 +276,62 @@ def test_addresses_follow_the_template() -> None:
     assert port_url(template, "abc", 9090) == "https://abc-9090.proxy.runpod.net"
     assert ws_url(template, "abc", 9090) == "wss://abc-9090.proxy.runpod.net"
     assert health_url(template, "abc", 9999, "/ready") == "https://abc-9999.proxy.runpod.net/ready"
-    for wrong_template, pod_id in ((template, "a/../b"), (template, ""), ("https://x", "abc"), ("{pod}{port}", "abc")):
+    for pod_id in ("a/../b", ""):
         with pytest.raises(UsageError):
-            port_url(wrong_template, pod_id, 1)
+            port_url(template, pod_id, 1)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "https://x",
+        "{pod}{port}",
+        "http://pods.example/{pod}/{port}",
+        "https://me:pass-word@x/{pod}/{port}",
+        "https://x/#{pod}{port}",
+        "https://x/?{pod}{port}",
+        "https://[{pod}]-{port}",
+        "ftp://x/{pod}/{port}",
+    ],
+)
+def test_a_template_that_is_unsafe_for_the_token_is_refused_before_anything_happens(
+    bench: Bench, template: str
+) -> None:
+    bench.add_running()
+    bench.cli.environ["RUNPOD_PROXY_TEMPLATE"] = template
+    for words in (("status",), ("guard",), ("test", "health"), ("deploy", "--yes")):
+        outcome = bench.cli.run(*words, "--json")
+        assert outcome.code == 2 and "RUNPOD_PROXY_TEMPLATE" in outcome.problem["error"], words
+        assert "pass-word" not in outcome.err
+    assert bench.health.asked == [] and bench.plane.mutations() == []
+    with pytest.raises(UsageError, match="RUNPOD_PROXY_TEMPLATE"):
+        port_url(template, "abc", 1)
+
+
+def test_status_shows_our_secret_to_our_pod_alone(bench: Bench) -> None:
+    pod = bench.add_running(env={"WHISPER_AUTH_TOKEN": ""})
+    bench.cli.environ["WHISPER_AUTH_TOKEN"] = TOKEN
+    assert bench.cli.run("status", "--json").document["active_streams"] == 2
+    del bench.plane.pods.get(pod.id).env["BUILDER_ID"]
+    assert bench.cli.run("status", "--json").document["active_streams"] is None
+    bench.plane.pods.get(pod.id).env["WHISPER_AUTH_TOKEN"] = TOKEN
+    bench.cli.environ["WHISPER_AUTH_TOKEN"] = "another-secret-0123456789"
+    assert bench.cli.run("status", "--json").document["active_streams"] == 2
+
+
+def test_an_instant_that_no_calendar_has_is_not_told(bench: Bench) -> None:
+    pod = bench.add_running()
+    seen = bench.plane.pods.get(pod.id)
+    seen.env["POD_IDLE_STOP_MIN"] = "9" * 5000
+    seen.env["POD_DEADLINE"] = "9999-12-31T23:59:59.9999999Z"
+    outcome = bench.cli.run("status", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.document["deadline"] is outcome.document["idle_stop_min"] is None
 
 
 def test_instants_and_durations_read_and_written() -> None:
     assert unix_s_of("2026-01-01T00:00:00.123456789Z") == pytest.approx(1767225600.1234567)
     assert unix_s_of("2026-01-01 01:00+01:00") == 1767225600
     assert unix_s_of("2026-13-01T00:00:00Z") is unix_s_of("soon") is unix_s_of(None) is None
+    assert unix_s_of("9999-12-31T23:59:59-23:00") is unix_s_of("0001-01-01T00:00:00+14:00") is None
     assert [duration_text(each) for each in (-1, 42, 185, 7_620, 273_600)] == ["0s", "42s", "3m05s", "2h07m", "3d04h"]

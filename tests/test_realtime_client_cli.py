@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import pytest
 
-from realtime.client.cli import main
+from realtime.client.cli import _surroundings, main
 from tests.fakes.wl_server import Script, Step, fake_server, segments
 
 ROOT = Path(__file__).parent.parent
@@ -280,3 +280,16 @@ def test_importing_the_client_loads_no_engine(run: Run) -> None:
         return (await process.communicate())[0]
 
     assert asyncio.run(go()) == b"[]\n"
+
+
+def test_the_secret_of_the_folder_is_used_where_the_environment_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WHISPER_AUTH_TOKEN", raising=False)
+    assert not _surroundings()["WHISPER_AUTH_TOKEN"]
+    (tmp_path / ".env").write_text("WHISPER_MODEL=turbo\nWHISPER_AUTH_TOKEN='0123456789abcdef'\n")
+    assert _surroundings()["WHISPER_AUTH_TOKEN"] == "0123456789abcdef"
+    assert "WHISPER_MODEL" not in _surroundings()
+    monkeypatch.setenv("WHISPER_AUTH_TOKEN", "another-secret-word")
+    assert _surroundings()["WHISPER_AUTH_TOKEN"] == "another-secret-word"

@@ -10,8 +10,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from realtime.__main__ import main
 from realtime.pod_api import PodApi, PodApiError
-from realtime.self_stop import FAREWELL_S, LOADING_EXTRA_S, Activity, Retries, SelfStop, StopRule
+from realtime.self_stop import FAREWELL_S, LOADING_EXTRA_S, Activity, Retries, SelfStop, StopRule, stop_if_overdue
 from tests.fakes.clock import ManualClock
 from tests.fakes.runpod.control_plane import ControlPlane
 from tests.fakes.stop_api import StopApi, stop_api
@@ -185,6 +186,53 @@ def test_graphql_is_asked_where_rest_refuses(api: StopApi) -> None:
     assert asyncio.run(pod(api).stop()) == "GraphQL"
     path, body, _ = api.asked[-1]
     assert path == "/graphql" and body["variables"] == {"id": "pod1"} and "podStop" in body["query"]
+
+
+def test_a_page_is_no_yes(api: StopApi) -> None:
+    api.rest = (200, "<html>Just a moment...</html>")
+    assert asyncio.run(pod(api).stop()) == "GraphQL"
+
+
+def overdue(api: StopApi, deadline: str) -> list[str]:
+    """Where a server that does not start asks for its pod's end."""
+    asyncio.run(stop_if_overdue({**api.environ(KEY), "POD_DEADLINE": deadline}))
+    return api.paths
+
+
+@pytest.mark.parametrize("deadline", ["", "soon", "2999-01-01T00:00:00Z"])
+def test_a_server_that_does_not_start_leaves_its_pod_before_the_deadline(api: StopApi, deadline: str) -> None:
+    assert overdue(api, deadline) == []
+
+
+def test_a_server_that_does_not_start_stops_its_pod_after_the_deadline(
+    api: StopApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert overdue(api, "2020-01-01T00:00:00Z") == ["/v2/pods/pod1/action"]
+    # The program itself: a setting that stops the start.
+    for name, value in {**api.environ(KEY), "POD_DEADLINE": "2020-01-01T00:00:00Z", "MAX_CLIENTS": "many"}.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 2
+    assert len(api.asked) == 2
+    # Outside a pod there is nothing to stop.
+    asyncio.run(stop_if_overdue({"POD_DEADLINE": "2020-01-01T00:00:00Z"}))
+    assert len(api.asked) == 2
+
+
+def test_an_answer_that_never_ends_is_a_refusal(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(Platform):
+        async def stop(self) -> str:
+            await super().stop()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody answers")
+
+    monkeypatch.setattr("realtime.self_stop.ANSWER_LIMIT_S", 0.01)
+    clock = ManualClock(0.0)
+    platform = Silent(clock, refusals=0)
+    watch(StopRule(None, NOON_S - 1), platform, clock, used_until_s=9e9, end_s=65.0)
+    assert platform.asked_s == [0.0, 60.0]
+    assert "no answer within" in caplog.text
 
 
 @pytest.mark.parametrize(

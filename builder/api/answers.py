@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -47,13 +47,23 @@ def parse_json(text: str) -> tuple[bool, Any]:
 
 
 def judge(
-    what: str, is_read: bool, status: int, headers: Mapping[str, str], text: str, now_s: float
+    what: str,
+    is_read: bool,
+    status: int,
+    headers: Mapping[str, str],
+    text: str,
+    now_s: float,
+    clean: Callable[[str], str] = str,
 ) -> Reply | Failure:
     """The verdict on one answer to `what` (an operation in words); `is_read`: it changes nothing.
 
-    `headers` have names in lower case; `now_s` is unix time.
+    `headers` have names in lower case; `now_s` is unix time; `clean` takes secrets out of a text.
     """
     is_json, body = parse_json(text)
+    if not (200 <= status < 300 and is_json) or (isinstance(body, dict) and body.get("errors")):
+        # It will be quoted, and cut to a length first; half a secret is not recognised.
+        headers, text = {name: clean(value) for name, value in headers.items()}, clean(text)
+        is_json, body = parse_json(text)
     if 200 <= status < 300:
         if text.strip() and not is_json:
             # Often a page of the edge before the API, which passes.

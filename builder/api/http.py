@@ -21,6 +21,7 @@ import urllib3.exceptions
 from requests.auth import AuthBase
 
 from builder.api.answers import Answer, Reply, judge, lost, parse_json, unreadable
+from builder.api.deadline import within
 from builder.api.retries import Failure, Retry, given_up, next_wait_s
 from builder.api.sse import lines
 from builder.clock import Clock, SystemClock
@@ -43,7 +44,7 @@ USER_AGENT = "whisper-runpod-builder/1 (python-requests)"
 """Cloudflare, in front of GraphQL, refuses the default ones of libraries."""
 _REAL = SystemClock()
 """Sockets wait in real time, also where the rest lives in a test's."""
-_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, UnicodeError)
+_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)
 _T = TypeVar("_T")
 
 
@@ -138,8 +139,8 @@ class Http:
     ) -> Iterator[str]:
         """Lines of one streamed answer, as they come; opening it is retried, the rest is not.
 
-        Ends when the server ends it, or after `idle_s` real seconds without a line (comments of an event stream do
-        not count). Raises NetworkError when it breaks, or is silent for STREAM_SILENCE_S.
+        Ends when the server ends it, or after `idle_s` real seconds without a line of data (comments and names of
+        events do not count). Raises NetworkError when it breaks, or is silent for STREAM_SILENCE_S.
         """
         accept = {"Accept": "text/event-stream", **(headers or {})}
         # The beginning may take its time even where later silence means the end.
@@ -189,7 +190,7 @@ class Http:
     def _send(
         self, session: requests.Session, call: _Call, finish: Callable[[_Call, requests.Response], _T | Failure]
     ) -> _T | Failure:
-        try:
+        def exchange() -> _T | Failure:
             response = session.request(
                 call.method,
                 self._base + call.path,
@@ -201,6 +202,9 @@ class Http:
                 stream=True,
             )
             return finish(call, response)
+
+        try:
+            return within(ANSWER_S, exchange)
         except _TooLongError as error:
             return unreadable(call.what, call.is_read, str(error))
         except _FAULTS as error:
@@ -209,9 +213,10 @@ class Http:
 
     def _finish(self, call: _Call, response: requests.Response) -> Reply | Failure:
         with response:
-            text = _read(response, self._clock, ANSWER_S)
+            text = _read(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return judge(call.what, call.is_read, response.status_code, headers, text, self._clock.unix_s())
+        now_s, clean = self._clock.unix_s(), self._redactor.clean
+        return judge(call.what, call.is_read, response.status_code, headers, text, now_s, clean)
 
     def _finish_opening(self, call: _Call, response: requests.Response) -> requests.Response | Failure:
         if response.status_code == 200:
@@ -221,12 +226,13 @@ class Http:
 
     def _lines(self, response: requests.Response, what: str, idle_s: float | None) -> Iterator[str]:
         last_s = _REAL.monotonic_s()
-        for line in lines(_chunks(response, what, ends_when_idle=idle_s is not None)):
-            now_s = _REAL.monotonic_s()
-            if line and not line.startswith(":"):
-                last_s = now_s
-            elif idle_s is not None and now_s - last_s > idle_s:
-                return
+
+        def is_idle() -> bool:
+            return idle_s is not None and _REAL.monotonic_s() - last_s > idle_s
+
+        for line in lines(_chunks(response, what, is_idle, ends_when_idle=idle_s is not None)):
+            if line.startswith("data"):
+                last_s = _REAL.monotonic_s()
             yield line
 
 
@@ -285,13 +291,16 @@ def _once(method: str, url: str, timeout_s: float, headers: Mapping[str, str] | 
         "allow_redirects": False,
         "stream": True,
     }
-    try:
+
+    def exchange() -> tuple[int, str]:
         with (
             _session(url, None) as session,
             session.request(method, url, headers=dict(headers or {}), **limits, **content) as response,
         ):
-            text = _read(response, _REAL, timeout_s)
-            status = response.status_code
+            return response.status_code, _read(response)
+
+    try:
+        status, text = within(timeout_s, exchange)
     except _TooLongError as error:
         raise NetworkError(f"{url}: {error}") from None
     except _FAULTS as error:
@@ -309,20 +318,19 @@ def _session(url: str, authorization: str | None) -> requests.Session:
     return session
 
 
-def _read(response: requests.Response, clock: Clock, limit_s: float) -> str:
+def _read(response: requests.Response) -> str:
     content = bytearray()
-    deadline_s = clock.monotonic_s() + limit_s
     while chunk := response.raw.read1(CHUNK_BYTES):
         content += chunk
         if len(content) > MAX_ANSWER_BYTES:
             raise _TooLongError(f"the answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB")
-        if clock.monotonic_s() > deadline_s:
-            raise _TooLongError(f"the answer is not complete after {limit_s:.0f} s")
     return content.decode("utf-8", errors="replace")
 
 
-def _chunks(response: requests.Response, what: str, *, ends_when_idle: bool) -> Iterator[bytes]:
-    while True:
+def _chunks(
+    response: requests.Response, what: str, is_idle: Callable[[], bool], *, ends_when_idle: bool
+) -> Iterator[bytes]:
+    while not is_idle():
         try:
             chunk = response.raw.read1(CHUNK_BYTES)
         except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
@@ -360,4 +368,7 @@ def _reason(error: Exception) -> tuple[bool, str]:
         return True, "an address or a header that HTTP does not allow"
     if isinstance(error, (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
         return False, "no answer in time"
+    if isinstance(error, ValueError) and not isinstance(error, requests.RequestException):
+        # A Location, say, that is no address.
+        return False, "an answer that HTTP does not allow"
     return False, "the connection broke before the answer was complete"

@@ -12,11 +12,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 __all__ = [
-    "ACTIONS",
     "AVAILABILITY",
     "BillingRecord",
     "Cloud",
@@ -35,13 +34,20 @@ __all__ = [
 
 Cloud = Literal["SECURE", "COMMUNITY"]
 PodAction = Literal["start", "stop", "restart"]
-ACTIONS = ("start", "stop", "restart")
 AVAILABILITY = ("NONE", "LOW", "MEDIUM", "HIGH")
 """Ascending."""
+MAX_VOLUME_GB = 1_000_000
+"""A disk that is said to be larger is a mistake."""
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        """One null where the document allows none must not hide every other pod of a list."""
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 class _Request(BaseModel):
@@ -113,7 +119,7 @@ class Pod(_Answer):
     disk: int = 0
     mounts: dict[str, Any] | None = None
     gpu: GpuInPod | None = None
-    cloud: Cloud | None = None
+    cloud: str | None = None
     data_center_id: str | None = None
     cuda_version: str | None = None
     cost: float = 0.0
@@ -124,9 +130,10 @@ class Pod(_Answer):
 
     @property
     def volume_gb(self) -> int:
-        """Size of the disk that outlives a stop; 0 if there is none."""
-        persistent = (self.mounts or {}).get("persistent") or {}
-        return int(persistent.get("size", 0))
+        """Size of the disk that outlives a stop; 0 if there is none, or none that makes sense."""
+        persistent = (self.mounts or {}).get("persistent")
+        size = persistent.get("size") if isinstance(persistent, dict) else None
+        return int(size) if isinstance(size, (int, float)) and 0 < size < MAX_VOLUME_GB else 0
 
 
 class DataCenterStock(_Answer):

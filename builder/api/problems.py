@@ -53,6 +53,7 @@ _AUTH = re.compile(r"not authenticated|unauthenticated|unauthorized|invalid api 
 _FORBIDDEN = re.compile(r"forbidden|permission|not allowed", re.IGNORECASE)
 _EXISTS = re.compile(r"already exists", re.IGNORECASE)
 _BID = re.compile(r"\bbid\b", re.IGNORECASE)
+_NO_POD = re.compile(r"\bpod not found\b", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"not found|does not exist", re.IGNORECASE)
 _KINDS: dict[int, type[BuilderError]] = {
     400: BadRequestError,
@@ -60,6 +61,10 @@ _KINDS: dict[int, type[BuilderError]] = {
     402: BalanceError,
     403: ForbiddenError,
     404: NotFoundError,
+    # Not refusals: the request may have got through.
+    408: ServerFaultError,
+    425: ServerFaultError,
+    499: ServerFaultError,
     409: ConflictError,
     410: NotAvailableError,
     422: BadRequestError,
@@ -143,6 +148,9 @@ def _kind(status: int, detail: str, *, is_page: bool) -> type[BuilderError]:
         # A body that breaks the contract (422) is not a matter of stock, whatever it quotes.
         if status != 422 and is_capacity(detail):
             return CapacityError
+        # REST v1 says 500 to a user's mistake, too.
+        if status == 500 and _NO_POD.search(detail):
+            return NotFoundError
     if status >= 500 or (status == 400 and _PASSING.search(detail)):
         return ServerFaultError
     return _KINDS.get(status, BadRequestError if 400 <= status < 500 else BadAnswerError)

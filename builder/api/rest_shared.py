@@ -42,9 +42,12 @@ def rfc3339(moment: datetime) -> str:
 def made(kind: type[Model], data: Any, what: str) -> Model:
     """The answer to something that changes things. Raises AmbiguousError if it cannot be read: it did happen."""
     try:
-        return parsed(kind, data, what)
+        answer = parsed(kind, data, what)
     except BadAnswerError as error:
         raise AmbiguousError(str(error)) from None
+    if isinstance(answer, Pod) and not _ID.fullmatch(answer.id):
+        raise AmbiguousError(f"{what}: the answer has no id, but {one_line(answer.id, _MAX_SHOWN)!r}")
+    return answer
 
 
 def surely_gone(pod_id: str, pods: Iterable[Pod], what: str) -> None:

@@ -6,13 +6,14 @@ The description that this version was written against is `openapi_known.json`, a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from builder.api.spec_summary import summarise
-from builder.api.spec_use import USED, WAIVED
+from builder.api.spec_summary import ASPECTS, summarise
+from builder.api.spec_use import USED, WAIVED, Need, needs
 from builder.errors import BadAnswerError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -22,15 +23,17 @@ __all__ = ["MAX_DOCUMENT_BYTES", "Change", "Difference", "compare", "diff", "kno
 
 MAX_DOCUMENT_BYTES = 8_000_000
 FETCH_LIMIT_S = 60.0
+_PARTS = (("requests", "request"), ("answers", "answer"), ("refusals", "refusal"))
 _KNOWN = Path(__file__).with_name("openapi_known.json")
+_Kind = Literal["added", "removed", "changed"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference in what the builder uses; `breaks`: what it sends or reads may no longer work."""
+    """One difference in the operations that are used; `breaks`: what the builder sends or reads may no longer work."""
 
     where: str
-    kind: Literal["added", "removed", "changed"]
+    kind: _Kind
     before: str | None
     after: str | None
     breaks: bool
@@ -60,20 +63,14 @@ class Difference:
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
     """Compare two summaries."""
-    old, new = dict(_facts(before)), dict(_facts(after))
+    old, new = dict(_facts(before, {})), dict(_facts(after, _renamed(before, after)))
+    needed = needs(before)
     changes = []
     for where in sorted({*old, *new}):
         first, second = old.get(where), new.get(where)
-        if first == second:
-            continue
-        if first is None and second is not None:
-            # What comes on top is ignored in answers and not sent, unless the API now insists on it.
-            breaks = not where.startswith("answer ") and second.endswith(", required")
-            changes.append(Change(where, "added", first, second, breaks))
-        elif second is None:
-            changes.append(Change(where, "removed", first, second, breaks=True))
-        else:
-            changes.append(Change(where, "changed", first, second, breaks=True))
+        if first != second:
+            kind: _Kind = "added" if first is None else "removed" if second is None else "changed"
+            changes.append(Change(where, kind, first, second, _breaks(where, first, second, needed)))
     others_before, others_after = before["others"], after["others"]
     common = others_before.keys() & others_after.keys()
     return Difference(
@@ -82,7 +79,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
         tuple(changes),
         tuple(sorted(others_after.keys() - others_before.keys())),
         tuple(sorted(others_before.keys() - others_after.keys())),
-        tuple(sorted(name for name in common if others_before[name] != others_after[name])),
+        tuple(sorted(name for name in common if _call(others_before[name]) != _call(others_after[name]))),
         tuple(sorted(name for name in others_after if name not in WAIVED)),
     )
 
@@ -118,18 +115,108 @@ def diff(run: Runtime, source: str, against: Path | None) -> Difference:
     return compare(summarise(parse_document(_read(path), str(path)), USED), after)
 
 
-def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(summary: Mapping[str, Any], renamed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What a summary says, line by line; `renamed` gives the old names of schemas."""
+
+    def old(word: str) -> str:
+        return re.sub(r"\w+", lambda found: renamed.get(found[0], found[0]), word)
+
+    for key, value in summary["api"].items():
+        yield f"api {key}", value
     for name, operation in summary["operations"].items():
-        yield name, operation["call"]
-        for parameter, kind in operation["query"].items():
-            yield f"{name} ?{parameter}", kind
-        yield f"{name} request", operation["request"]
+        yield name, _call(operation["call"])
+        yield f"{name} request", old(operation["request"])
+        yield f"answer {name} refusal", old(operation["refusal"])
+        for parameter, kind in operation["parameters"].items():
+            yield f"{name} {parameter}", old(kind)
         for status, kind in operation["answers"].items():
-            yield f"{name} {status}", kind
-    for part, word in (("requests", "request"), ("answers", "answer")):
+            yield f"answer {name} {status}", old(kind)
+        if "deprecated" in operation:
+            yield f"{name} deprecated", operation["deprecated"]
+    for part, label in _PARTS:
         for schema, fields in summary[part].items():
             for field, kind in fields.items():
-                yield f"{word} {schema}.{field}", kind
+                is_word = field.rpartition(" ")[2] not in ASPECTS
+                yield f"{label} {renamed.get(schema, schema)}.{field}", old(kind) if is_word else kind
+
+
+def _call(call: str) -> str:
+    """Without the names of parameters in the path, which nobody sends."""
+    return re.sub(r"\{[^}]*\}", "{}", call)
+
+
+def _renamed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
+    """New names of schemas that look the same as one that is gone, with its name."""
+    names: dict[str, str] = {}
+    for part, _label in _PARTS:
+        gone = {name: fields for name, fields in before[part].items() if name not in after[part]}
+        for name in sorted(after[part].keys() - before[part].keys()):
+            fields = after[part][name]
+            same = (
+                old for old, its in gone.items() if its == fields or ("is" not in its and its.keys() == fields.keys())
+            )
+            twin = next(same, None)
+            if twin is not None:
+                names[name] = twin
+                del gone[twin]
+    return names
+
+
+def _breaks(where: str, before: str | None, after: str | None, needed: Mapping[str, Need]) -> bool:
+    """Whether a change of the fact `where` may hurt what the builder sends or reads."""
+    base, _space, aspect = where.rpartition(" ")
+    is_read = where.startswith(("answer ", "refusal "))
+    if aspect in ASPECTS:
+        return not is_read and base.removesuffix("[]") in needed and _is_tighter(aspect, before, after)
+    if where.startswith("api "):
+        return True
+    need = needed.get(where)
+    old, new = _Type.of(before), _Type.of(after)
+    if not is_read and new.is_required and not old.is_required and (need is None or not need.is_sure):
+        owner = where.partition(".")[0] if where.startswith("request ") else base
+        return owner in needed
+    if need is None:
+        return False
+    if after is None or (before is not None and not _fits(old, new, need, is_read=is_read)):
+        return True
+    return is_read and need.is_sure and old.is_required and not new.is_required
+
+
+@dataclass(frozen=True)
+class _Type:
+    """A type in words, taken apart."""
+
+    values: frozenset[str]
+    is_choice: bool
+    is_required: bool
+
+    @staticmethod
+    def of(word: str | None) -> _Type:
+        kind = (word or "").removesuffix(", required")
+        is_choice = kind.startswith("one of ")
+        values = kind.removeprefix("one of ").split(" / ") if is_choice else re.split(r" or |\|", kind)
+        return _Type(frozenset(values), is_choice, kind != word and word is not None)
+
+
+def _fits(old: _Type, new: _Type, need: Need, *, is_read: bool) -> bool:
+    """Whether what was sent is still taken, or what comes is still understood."""
+    if old.is_choice != new.is_choice:
+        return False
+    if not is_read:
+        return old.values <= new.values
+    return new.values <= old.values or (old.is_choice and not need.is_closed)
+
+
+def _is_tighter(aspect: str, before: str | None, after: str | None) -> bool:
+    if after is None or aspect in ("default", "format", "deprecated"):
+        return False
+    if before is None or aspect == "pattern":
+        return True
+    try:
+        step = float(after) - float(before)
+    except ValueError:
+        return True
+    return step > 0 if aspect.startswith("min") else step < 0
 
 
 def _read(path: Path) -> str:

@@ -3,27 +3,34 @@
 A summary is plain JSON:
 
     {"version": "2.0.0",
-     "operations": {"createPod": {"call": "POST /v2/pods", "query": {...}, "request": "...", "answers": {...}}},
+     "api": {"server": "https://...", "security": "http bearer"},
+     "operations": {"createPod": {"call": "POST /v2/pods", "parameters": {"?query": "...", "^header": "..."},
+                                  "request": "...", "answers": {"201": "..."}, "refusal": "..."}},
      "others": {"listClusters": "GET /v2/clusters"},
-     "requests": {"CreatePodRequest": {"name": "string, required", ...}},
-     "answers": {"Pod": {...}}}
+     "requests": {"CreatePodRequest": {"name": "string, required", "disk minimum": "1", ...}},
+     "answers": {"Pod": {...}},
+     "refusals": {"ErrorResponse": {...}}}
 
-Types are words: `string`, `integer|null`, `[Pod]` for a list, `{string}` for a map, `SECURE / COMMUNITY` for a choice,
-the name of another schema.
+Types are words: `string`, `integer|null`, `[Pod]` for a list, `{string}` for a map, `one of COMMUNITY / SECURE`
+(sorted) for a choice, the name of another schema. A schema that others extend is told as a part of these. Limits stand
+apart, named after the field and one of ASPECTS; those of answers do not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from builder.errors import BadAnswerError
 
-__all__ = ["operations", "summarise"]
+__all__ = ["ASPECTS", "operations", "summarise"]
 
 METHODS = ("get", "put", "post", "delete", "patch")
 MAX_DEPTH = 12
 """Nesting beyond this is no document of ours."""
+_LIMITS = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern", "default")
+ASPECTS = (*_LIMITS, "format", "deprecated")
+"""What is told of a field or parameter besides its type."""
 _Doc = Mapping[str, Any]
 
 
@@ -36,7 +43,9 @@ def operations(document: _Doc) -> Iterator[tuple[str, str, str, _Doc]]:
         for method in METHODS:
             operation = item.get(method) if isinstance(item, Mapping) else None
             if isinstance(operation, Mapping):
-                yield str(operation.get("operationId", f"{method} {path}")), method.upper(), str(path), operation
+                name = str(operation.get("operationId", f"{method} {path}"))
+                shared = {"parameters": [*(item.get("parameters") or ()), *(operation.get("parameters") or ())]}
+                yield name, method.upper(), str(path), {**operation, **shared}
 
 
 def summarise(document: _Doc, used: Collection[str]) -> dict[str, Any]:
@@ -44,37 +53,26 @@ def summarise(document: _Doc, used: Collection[str]) -> dict[str, Any]:
     reader = _Reader(document)
     detailed: dict[str, Any] = {}
     others: dict[str, str] = {}
-    request_roots: list[_Doc] = []
-    answer_roots: list[_Doc] = []
     try:
         for name, method, path, operation in operations(document):
-            if name not in used:
+            if name in used:
+                detailed[name] = {"call": f"{method} {path}", **reader.operation(operation)}
+            else:
                 others[name] = f"{method} {path}"
-                continue
-            request = _json_schema(reader.resolve(operation.get("requestBody") or {}))
-            answers = {
-                str(status): _json_schema(reader.resolve(answer))
-                for status, answer in (operation.get("responses") or {}).items()
-                if str(status).startswith("2")
-            }
-            request_roots += [request]
-            answer_roots += list(answers.values())
-            detailed[name] = {
-                "call": f"{method} {path}",
-                "query": reader.query(operation),
-                "request": reader.word(request),
-                "answers": {status: reader.word(schema) for status, schema in answers.items()},
-            }
-        version = str((document.get("info") or {}).get("version", ""))
-        parts = {"requests": reader.schemas(request_roots), "answers": reader.schemas(answer_roots)}
+        return {
+            "version": str((document.get("info") or {}).get("version", "")),
+            "api": reader.api(),
+            "operations": detailed,
+            "others": others,
+            **{f"{part}s": reader.schemas(part) for part in ("request", "answer", "refusal")},
+        }
     except (AttributeError, TypeError, KeyError, RecursionError) as error:
         raise BadAnswerError(f"this OpenAPI document cannot be understood ({type(error).__name__})") from None
-    return {"version": version, "operations": detailed, "others": others, **parts}
 
 
 def _json_schema(body: _Doc) -> _Doc:
     content = body.get("content") or {}
-    for kind in ("application/json", "text/event-stream"):
+    for kind in ("application/json", "text/event-stream", "application/problem+json"):
         if kind in content:
             schema: _Doc = content[kind].get("schema") or {}
             return schema
@@ -82,10 +80,11 @@ def _json_schema(body: _Doc) -> _Doc:
 
 
 class _Reader:
-    """Follows the references of one document."""
+    """Follows the references of one document; `operation` also notes where those of its schemas begin."""
 
     def __init__(self, document: _Doc) -> None:
         self._document = document
+        self._roots: dict[str, list[_Doc]] = {"request": [], "answer": [], "refusal": []}
 
     def resolve(self, node: _Doc) -> _Doc:
         """`node`, or what it refers to."""
@@ -99,16 +98,44 @@ class _Reader:
             node = target
         raise KeyError("references go round in a circle")
 
-    def query(self, operation: _Doc) -> dict[str, str]:
-        """Query parameters and their types."""
-        found = {}
-        for each in operation.get("parameters") or ():
+    def api(self) -> dict[str, str]:
+        """Where the API is, and how a caller shows who it is."""
+        schemes = (self._document.get("components") or {}).get("securitySchemes") or {}
+        found = [
+            " ".join(str(scheme[key]) for key in ("type", "scheme", "in", "name") if key in scheme)
+            for scheme in map(self.resolve, schemes.values())
+        ]
+        servers = self._document.get("servers") or [{}]
+        return {"server": str(servers[0].get("url", "")), "security": " or ".join(sorted(found))}
+
+    def operation(self, operation: _Doc) -> dict[str, Any]:
+        """One operation that is used."""
+        request = _json_schema(self.resolve(operation.get("requestBody") or {}))
+        answers: dict[str, str] = {}
+        refusals = set()
+        for status, answer in (operation.get("responses") or {}).items():
+            schema = _json_schema(self.resolve(answer))
+            is_good = str(status).startswith("2")
+            self._roots["answer" if is_good else "refusal"].append(schema)
+            if is_good:
+                answers[str(status)] = self.word(schema)
+            else:
+                refusals.add(self.word(schema))
+        self._roots["request"].append(request)
+        parameters = dict(self._parameters(operation))
+        said = {"parameters": parameters, "request": self.word(request), "answers": answers}
+        notes = {"deprecated": "yes"} if operation.get("deprecated") else {}
+        return {**said, "refusal": " or ".join(sorted(refusals)), **notes}
+
+    def _parameters(self, operation: _Doc) -> Iterator[tuple[str, str]]:
+        for each in operation["parameters"]:
             parameter = self.resolve(each)
-            if parameter.get("in") == "query":
-                found[str(parameter["name"])] = self.word(parameter.get("schema") or {}) + _required(
-                    bool(parameter.get("required"))
-                )
-        return dict(sorted(found.items()))
+            sign = {"query": "?", "header": "^"}.get(parameter.get("in", ""))
+            if sign is not None:
+                name, schema = f"{sign}{parameter['name']}", parameter.get("schema") or {}
+                self._roots["request"].append(schema)
+                yield name, self.word(schema) + _required(bool(parameter.get("required")))
+                yield from self._aspects(name, schema, ASPECTS)
 
     def word(self, schema: _Doc, depth: int = 0) -> str:
         """The type in words."""
@@ -117,7 +144,7 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise KeyError("nested too deeply")
         if "enum" in schema:
-            return " / ".join(str(value) for value in schema["enum"])
+            return "one of " + " / ".join(sorted(str(value) for value in schema["enum"]))
         for key, between in (("allOf", " and "), ("oneOf", " or "), ("anyOf", " or ")):
             if schema.get(key):
                 return between.join(self.word(part, depth + 1) for part in schema[key])
@@ -128,32 +155,54 @@ class _Reader:
             return f"{{{self.word(schema['additionalProperties'], depth + 1)}}}"
         return "|".join(str(each) for each in kind) if isinstance(kind, list) else str(kind)
 
-    def schemas(self, roots: Iterable[_Doc]) -> dict[str, dict[str, str]]:
-        """Every named schema that the roots lead to, with its fields; a choice has one field named `is`."""
+    def schemas(self, part: str) -> dict[str, dict[str, str]]:
+        """Every named schema that a part's roots lead to, with its fields; a choice has one field named `is`."""
+        aspects = ASPECTS if part == "request" else ("format", "deprecated")
         found: dict[str, dict[str, str]] = {}
-        waiting = [name for root in roots for name in _references(root)]
+        waiting = list(_references(self._roots[part]))
         while waiting:
             name = waiting.pop()
             if name in found:
                 continue
             schema = self._document["components"]["schemas"][name]
-            found[name] = dict(sorted(self._fields(schema, "", 0))) or {"is": self.word(schema)}
-            waiting.extend(_references(schema))
+            fields = dict(sorted(self._fields(schema, "", aspects)))
+            found[name] = fields or {"is": self.word(schema), **dict(self._aspects("is", schema, aspects))}
+            for each in self._parts(schema):
+                own = {key: value for key, value in each.items() if key != "allOf"}
+                waiting.extend(_references(own if fields else each))
         return dict(sorted(found.items()))
 
-    def _fields(self, schema: _Doc, prefix: str, depth: int) -> Iterator[tuple[str, str]]:
-        """Fields with dotted names for those of unnamed objects inside."""
+    def _parts(self, schema: _Doc, depth: int = 0) -> Iterator[_Doc]:
+        """`schema`, and all that it extends before it."""
         if depth > MAX_DEPTH:
             raise KeyError("nested too deeply")
         for part in schema.get("allOf") or ():
-            yield from self._fields(self.resolve(part), prefix, depth + 1)
-        required = schema.get("required") or ()
-        for name, field in (schema.get("properties") or {}).items():
-            yield prefix + name, self.word(field) + _required(name in required)
-            if "properties" in field:
-                yield from self._fields(field, f"{prefix}{name}.", depth + 1)
-            elif isinstance(field.get("items"), Mapping) and "properties" in field["items"]:
-                yield from self._fields(field["items"], f"{prefix}{name}[].", depth + 1)
+            yield from self._parts(self.resolve(part), depth + 1)
+        yield schema
+
+    def _fields(self, schema: _Doc, prefix: str, aspects: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Fields with dotted names for those of unnamed objects inside."""
+        if prefix.count(".") > MAX_DEPTH:
+            raise KeyError("nested too deeply")
+        parts = list(self._parts(schema))
+        # One part may insist on a field that another describes.
+        required = {name for part in parts for name in part.get("required") or ()}
+        for part in parts:
+            for last, field in (part.get("properties") or {}).items():
+                name = prefix + last
+                yield name, self.word(field) + _required(last in required)
+                yield from self._aspects(name, field, aspects)
+                if "properties" in field:
+                    yield from self._fields(field, f"{name}.", aspects)
+                elif isinstance(field.get("items"), Mapping) and "properties" in field["items"]:
+                    yield from self._fields(field["items"], f"{name}[].", aspects)
+
+    def _aspects(self, name: str, schema: _Doc, aspects: Collection[str]) -> Iterator[tuple[str, str]]:
+        for aspect in aspects:
+            if aspect in schema:
+                yield f"{name} {aspect}", str(schema[aspect])
+        if isinstance(schema.get("items"), Mapping):
+            yield from self._aspects(f"{name}[]", schema["items"], aspects)
 
 
 def _required(is_required: bool) -> str:

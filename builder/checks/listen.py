@@ -101,15 +101,14 @@ def transcribe_live(
     *,
     speed_fast: bool,
     timeout_s: float,
+    token: str | None,
     language: str | None = None,
-    token: str | None = None,
 ) -> LiveResult:
-    """Stream a file at the speed of speech, or as fast as the server reads; `token` None: the configured one.
+    """Stream a file at the speed of speech, or as fast as the server reads; `token` is the secret to show, if any.
 
     Raises CheckFailedError if not all of it was transcribed within `timeout_s` real seconds, UsageError for a
     file that is no audio.
     """
-    token = run.settings.auth_token if token is None else token
     speed = 0.0 if speed_fast else 1.0
     return listen(run, url, audio, token=token, speed=speed, timeout_s=timeout_s, language=language).check()
 

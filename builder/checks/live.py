@@ -41,7 +41,14 @@ def check_speech(run: Runtime, target: Target) -> Check:
 def check_secret(run: Runtime, target: Target) -> list[Check]:
     """Are those without the secret, and with a wrong one, refused? One check that says so where none is set."""
     if target.token is None:
-        return [Check("secret", True, "none is set here: whoever knows the address may stream", {"is_set": False})]
+        return [
+            Check(
+                "secret",
+                True,
+                "none is shown here: if it asks for none, whoever knows the address may stream",
+                {"is_set": False},
+            )
+        ]
     return [
         _refused(run, target, "without the secret", None),
         _refused(run, target, "with a wrong secret", secrets.token_urlsafe(24)),

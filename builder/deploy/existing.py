@@ -5,10 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from builder.deploy.create import find_pod
 from builder.deploy.gpus import clouds_of, fits_name
-from builder.deploy.pod_spec import drift
+from builder.deploy.plan import check_price
+from builder.deploy.pod_spec import DEADLINE, drift
 from builder.deploy.prepare import pod_options
-from builder.errors import ConflictError, NotFoundError, UsageError
+from builder.errors import ConflictError, UsageError
+from builder.money.orphans import deadline_s
 
 if TYPE_CHECKING:
     from builder.api.models import Pod
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "existing_pod", "reuse", "settle"]
 
 REPLACE_HINT = "deploy a new one and end this one then: --replace"
+
+DEADLINE_SLACK_S = 300.0
+"""Seconds by which a pod that is reused may end before a new one would."""
 
 
 class Choice(Enum):
@@ -31,13 +37,7 @@ class Choice(Enum):
 def existing_pod(run: Runtime) -> Pod | None:
     """The pod that was deployed last, if it is still there. Raises what the API raises."""
     recorded = (run.state.read("pod") or {}).get("pod_id")
-    if not recorded:
-        return None
-    try:
-        pod = run.api.get_pod(str(recorded))
-    except NotFoundError:
-        return None
-    return None if pod.status == "TERMINATED" else pod
+    return find_pod(run, str(recorded)) if recorded else None
 
 
 def settle(run: Runtime, wishes: Wishes, pod: Pod | None) -> Choice:
@@ -58,7 +58,15 @@ def settle(run: Runtime, wishes: Wishes, pod: Pod | None) -> Choice:
 
 
 def reuse(run: Runtime, wishes: Wishes, pod: Pod) -> dict[str, Any]:
-    """The document of a pod that is what is wanted now. Raises ConflictError that names the differing fields."""
+    """The document of a pod that is what is wanted now.
+
+    Raises ConflictError that names the differing fields, or if it does not run; BudgetError if it costs too much.
+    """
+    if pod.status in ("EXITED", "ERROR"):
+        raise ConflictError(
+            f"pod {pod.id} is {pod.status}: it serves nobody", hint=f"start it: python -m builder start {pod.id}"
+        )
+    check_price(pod.cost, run.settings.max_price if wishes.max_price is None else wishes.max_price, f"pod {pod.id}")
     options, _ = pod_options(run, wishes)
     different = drift(pod, options)
     names = tuple(part.strip() for part in (wishes.gpu or "").split(",") if part.strip()) or run.settings.gpu_types
@@ -66,6 +74,8 @@ def reuse(run: Runtime, wishes: Wishes, pod: Pod) -> dict[str, Any]:
         different.append("gpu")
     if pod.cloud is not None and pod.cloud not in clouds_of(wishes.cloud or run.settings.cloud):
         different.append("cloud")
+    if wishes.max_minutes is not None and _ends_before(pod, run.clock.unix_s() + wishes.max_minutes * 60):
+        different.append(f"deadline ({pod.env[DEADLINE]})")
     if different:
         raise ConflictError(
             f"pod {pod.id} differs from what is wanted now in {', '.join(different)}; nothing was changed",
@@ -73,3 +83,9 @@ def reuse(run: Runtime, wishes: Wishes, pod: Pod) -> dict[str, Any]:
         )
     record = {**(run.state.read("pod") or {}), "pod_id": pod.id, "status": pod.status, "cost_per_hour": pod.cost}
     return {"pod": record, "readiness": None, "refused": [], "reused": True, "replaced": None}
+
+
+def _ends_before(pod: Pod, wanted_s: float) -> bool:
+    """True if the pod stops itself more than a few minutes before it was wanted to."""
+    ends_s = deadline_s(pod.env)
+    return ends_s is not None and ends_s < wanted_s - DEADLINE_SLACK_S

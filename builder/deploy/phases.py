@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder.deploy.cleanup import Attempt, clean_up, end_command, end_doubles
-from builder.deploy.create import create_once, delete_surely
+from builder.deploy.create import create_once, delete_surely, still_pending
 from builder.deploy.existing import Choice, existing_pod, reuse, settle
+from builder.deploy.plan import check_price
 from builder.deploy.pod_spec import without_secrets
 from builder.deploy.prepare import Prepared, prepare
 from builder.deploy.record import pod_record, update_status
@@ -19,10 +20,11 @@ from builder.deploy.signals import Interrupts, interrupts
 from builder.deploy.view import show_plan
 from builder.errors import (
     BadRequestError,
-    BudgetError,
     BuilderError,
     CapacityError,
+    ConflictError,
     ForbiddenError,
+    InterruptError,
     NotAvailableError,
     WaitTimeoutError,
 )
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
     from builder.runtime import Runtime
 
 __all__ = ["Deployed", "deploy", "plan_document"]
-
-PRICE_SLACK = 0.005
-"""$/h by which a pod may be billed above --max-price: rounding."""
 
 
 @dataclass
@@ -68,9 +67,7 @@ def plan_document(run: Runtime, prepared: Prepared, ended: Pod | None = None) ->
 def deploy(run: Runtime, wishes: Wishes) -> Deployed:
     """Deploy a pod. Raises whatever stopped it, with a message that says what became of the pod."""
     with interrupts(run.console.note) as signals:
-        if run.state.pending():
-            names = ", ".join(run.state.pending())
-            run.console.warn(f"an earlier deploy may have left {names}: look with python -m builder check-all")
+        _check_records(run, wishes)
         existing = existing_pod(run)
         choice = settle(run, wishes, existing)
         if existing is not None and choice is Choice.REUSE:
@@ -88,6 +85,29 @@ def deploy(run: Runtime, wishes: Wishes) -> Deployed:
         return _carry_out(run, wishes, prepared, existing, signals)
 
 
+def _check_records(run: Runtime, wishes: Wishes) -> None:
+    """Warn of what earlier deploys may have left. Raises ConflictError if a record of theirs cannot be read."""
+    for name in ("pod", "pending"):
+        if run.state.is_damaged(name):
+            path = run.state.folder / f"{name}.json"
+            error = ConflictError(
+                f"{path} is damaged: what an earlier deploy left is not known, and may be billed",
+                hint=f"see what runs: python -m builder check-all; end it, then remove {path}",
+            )
+            if not wishes.dry_run:
+                raise error
+            run.console.warn(f"{error}; {error.hint}")
+    pending = run.state.pending()
+    if pending:
+        try:
+            pending = still_pending(run, run.api.list_pods())
+        except BuilderError as error:
+            run.console.note(f"the pods cannot be listed: {error}")
+    if pending:
+        names = ", ".join(pending)
+        run.console.warn(f"an earlier deploy may have left {names}: look with python -m builder check-all")
+
+
 def _question(prepared: Prepared, existing: Pod | None) -> str:
     price = prepared.plan.dearest_per_h
     cost = "at a price that is not known" if price is None else f"at up to ${price:.2f}/h"
@@ -101,6 +121,7 @@ def _carry_out(run: Runtime, wishes: Wishes, prepared: Prepared, existing: Pod |
         deployed = _create_and_wait(run, wishes, prepared, attempt)
         deployed.problem = end_doubles(run, attempt, is_patient=not wishes.wait)
     except WaitTimeoutError as error:
+        signals.is_cleaning = True
         raise _kept(run, attempt, error, existing) from None
     except BaseException as error:
         signals.is_cleaning = True
@@ -109,6 +130,7 @@ def _carry_out(run: Runtime, wishes: Wishes, prepared: Prepared, existing: Pod |
             raise
         raise final from None
     if existing is not None:
+        signals.is_cleaning = True
         deployed.problem = _end_old(run, existing, deployed) or deployed.problem
     return deployed
 
@@ -126,17 +148,28 @@ def _create_and_wait(run: Runtime, wishes: Wishes, prepared: Prepared, attempt: 
         else:
             raise _none_left(refused, prepared)
     record = _record(run, prepared, candidate, pod, attempt)
-    run.state.end_pending(attempt.name)
+    if not attempt.is_doubtful:
+        run.state.end_pending(attempt.name)
     limit = prepared.plan.limits.max_price
-    if limit is not None and pod.cost > limit + PRICE_SLACK:
-        raise BudgetError(f"RunPod bills ${pod.cost:.2f}/h for {candidate.label}; --max-price is ${limit:g}/h")
+    check_price(pod.cost, limit, candidate.label)
     readiness = None
     if wishes.wait:
-        readiness = wait_for_pod(run, pod.id, until="ready", timeout_s=wishes.timeout).document()
-        record = update_status(run, record, "RUNNING")
+        readiness = wait_for_pod(run, pod.id, until="ready", timeout_s=wishes.timeout, is_new=True).document()
+        # A pod that had no machine yet may have had no price either.
+        cost = _cost_now(run, pod)
+        record = update_status(run, {**record, "cost_per_hour": cost or record["cost_per_hour"]}, "RUNNING")
+        check_price(cost, limit, candidate.label)
     tried = [f"{each.label}: {error}" for each, error in refused]
     document = {"pod": record, "readiness": readiness, "refused": tried, "reused": False, "replaced": None}
     return Deployed(document)
+
+
+def _cost_now(run: Runtime, pod: Pod) -> float:
+    """$/h, as the API shows it; as it was at the create if it does not tell now."""
+    try:
+        return run.api.get_pod(pod.id).cost
+    except BuilderError:
+        return pod.cost
 
 
 def _try(
@@ -149,8 +182,7 @@ def _try(
     """The pod on this candidate; None, and the reason in `refused`, if the next one is to be tried."""
     send = attempt.watching(lambda spec: _send(run, prepared, candidate, spec))
     try:
-        attempt.pod = create_once(run, prepared.spec(candidate), send)
-        return attempt.pod
+        return attempt.keep(create_once(run, prepared.spec(candidate), send))
     except (CapacityError, ForbiddenError, BadRequestError) as error:
         if error.status == 422:
             # The body is wrong whatever the GPU.
@@ -203,6 +235,7 @@ def _record(run: Runtime, prepared: Prepared, candidate: Candidate, pod: Pod, at
         image=record["image"],
         disk_gb=prepared.options.disk_gb,
         volume_gb=record["volume_gb"],
+        is_spot=record["is_spot"],
     )
     return record
 
@@ -231,7 +264,11 @@ def _kept(run: Runtime, attempt: Attempt, error: WaitTimeoutError, existing: Pod
     pod = attempt.pod
     if pod is None:
         return error
-    double = end_doubles(run, attempt, is_patient=False)
+    double: BuilderError | None
+    try:
+        double = end_doubles(run, attempt, is_patient=False)
+    except KeyboardInterrupt:
+        double = InterruptError(f"interrupted; whether {attempt.name} exists twice is not known")
     if double is not None:
         run.console.warn(f"{double}; {double.hint}")
     old = "" if existing is None else f", and so is the old one, {existing.id}"
@@ -244,6 +281,12 @@ def _kept(run: Runtime, attempt: Attempt, error: WaitTimeoutError, existing: Pod
 def _end_old(run: Runtime, old: Pod, deployed: Deployed) -> BuilderError | None:
     try:
         delete_surely(run, old.id)
+    except KeyboardInterrupt:
+        new = deployed.document["pod"]["pod_id"]
+        return InterruptError(
+            f"interrupted: the new pod {new} is kept, and the old one, {old.id}, may still run at ${old.cost:.2f}/h",
+            hint=f"end it: {end_command(old.id)}; see what runs: python -m builder check-all",
+        )
     except BuilderError as error:
         return type(error)(
             f"the new pod is ready, but the old one, {old.id}, could not be ended and costs ${old.cost:.2f}/h: {error}",

@@ -1,7 +1,6 @@
 """What a deploy would do and cost, before anything is paid for: candidates, guards, worst case, warnings.
 
-Pure. Prices in $/h and $, disks in GB, times in minutes. RunPod bills a volume while the pod is stopped, too, at twice
-the rate (documentation of 2026: $0.10 a GB and month running, $0.20 stopped).
+Pure. Prices in $/h and $, disks in GB, times in minutes. RunPod bills a volume while the pod is stopped, too.
 """
 
 from __future__ import annotations
@@ -14,16 +13,27 @@ from builder.deploy.gpus import Candidate, has_cuda
 from builder.deploy.pod_spec import TOKEN, is_secret_name
 from builder.deploy.throughput import LABEL, weights_gb
 from builder.errors import BalanceError, BudgetError, CapacityError
+from builder.money.prices import storage_rate
 from builder.settings import POD_VARIABLES, ROWS
 
 if TYPE_CHECKING:
     from builder.deploy.gpus import Wanted
     from builder.deploy.pod_spec import PodOptions
 
-__all__ = ["Facts", "Limits", "Plan", "Warned", "affordable", "check_balance", "unused_names", "warnings_of"]
+__all__ = [
+    "Facts",
+    "Limits",
+    "Plan",
+    "Warned",
+    "affordable",
+    "check_balance",
+    "check_price",
+    "unused_names",
+    "warnings_of",
+]
 
-HOURS_PER_MONTH = 730
-VOLUME_PER_GB_MONTH = {"running": 0.10, "stopped": 0.20}
+PRICE_SLACK = 0.005
+"""$/h by which a pod may be billed above --max-price: rounding."""
 MIN_BALANCE_H = 1.0
 """RunPod wants credit for an hour before it deploys."""
 USABLE_DISK = 0.9
@@ -106,7 +116,7 @@ class Plan:
 
     def volume_per_h(self, state: str) -> float:
         """What the disk at /workspace costs, `running` or `stopped`."""
-        return self.volume_gb * VOLUME_PER_GB_MONTH[state] / HOURS_PER_MONTH
+        return storage_rate(disk_gb=0, volume_gb=self.volume_gb, is_running=state == "running")
 
     def document(self) -> dict[str, Any]:
         """As --json shows it."""
@@ -155,6 +165,12 @@ def affordable(candidates: Sequence[Candidate], max_price: float | None, wanted:
         )
     price, label = min(prices)
     raise BudgetError(f"the cheapest candidate, {label}, costs ${price:.2f}/h; --max-price is ${max_price:g}/h")
+
+
+def check_price(cost_per_h: float, max_price: float | None, what: str) -> None:
+    """Raises BudgetError if RunPod bills more than was to be paid for `what`."""
+    if max_price is not None and cost_per_h > max_price + PRICE_SLACK:
+        raise BudgetError(f"RunPod bills ${cost_per_h:.2f}/h for {what}; --max-price is ${max_price:g}/h")
 
 
 def check_balance(credit: float, dearest_per_h: float | None) -> None:

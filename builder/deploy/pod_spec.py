@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
-from builder.redact import HIDDEN
+from builder.redact import HIDDEN, is_secret_name
 
 if TYPE_CHECKING:
     from builder.api.models import Pod, PodSpec
@@ -52,7 +52,8 @@ MIN_TOKEN_CHARS, MAX_TOKEN_CHARS = 16, 512
 _SHA_CHARS = 12
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_SECRET_WORDS = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|_KEY$", re.IGNORECASE)
+_STORED = "{{ RUNPOD_SECRET_"
+"""Beginning of a reference to RunPod's secret store, which is no secret."""
 _OWN = (DEADLINE, IDLE_STOP, TOKEN, NO_AUTH, "WHISPER_MODE", "WHISPERLIVE_PORT", "HEALTH_CHECK_PORT")
 _PASSING = (BUILDER_ID, SPEC_SHA)
 """Differ from deploy to deploy, though the pod is meant to be the same."""
@@ -110,28 +111,38 @@ def secret_reference(name: str) -> str:
 def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
     """An environment that may be shown: references to RunPod's secret store are no secrets."""
     return {
-        name: HIDDEN if is_secret_name(name) and not value.startswith("{{ RUNPOD_SECRET_") else value
-        for name, value in env.items()
+        name: HIDDEN if is_secret_name(name) and not value.startswith(_STORED) else value for name, value in env.items()
     }
 
 
-def is_secret_name(name: str) -> bool:
-    """True if a variable of this name probably holds a secret."""
-    return _SECRET_WORDS.search(name) is not None
+def parse_extra(items: tuple[str, ...], known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """`--set NAME=VALUE`, or `--set NAME` for the value in `known` (environment and `.env`), as a mapping.
 
-
-def parse_extra(items: tuple[str, ...]) -> dict[str, str]:
-    """`--set KEY=VALUE` as a mapping. Raises UsageError for a bad name or one that has an option or setting."""
+    Raises UsageError for a bad name, one that has an option or setting, one that `known` lacks, and for secrets.
+    """
     extra: dict[str, str] = {}
     for item in items:
         name, sign, value = item.partition("=")
-        if not sign or not _NAME.fullmatch(name):
-            raise UsageError(f"--set: {name[:100]!r} is not allowed; legal: NAME=VALUE", hint="like --set HF_HOME=/tmp")
-        if name in _OWN or name.startswith(("RUNPOD_", "BUILDER_")):
-            # Among them the token: a command line is no place for it.
-            raise UsageError(f"--set: {name} is not for this option", hint="it has a setting or an option of its own")
-        extra[name] = value
+        _check_extra(name)
+        if sign and is_secret_name(name) and not value.startswith(_STORED):
+            raise UsageError(
+                f"--set: {name} is secret, and other users of this machine can read command lines",
+                hint=f"set it in the environment or .env, and give its name alone: --set {name}",
+            )
+        if not sign and name not in (known or {}):
+            raise UsageError(
+                f"--set {name}: neither the environment nor .env has it", hint="set it there, or give NAME=VALUE"
+            )
+        extra[name] = value if sign else (known or {})[name]
     return extra
+
+
+def _check_extra(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"--set: {name!r} is not allowed; legal: NAME=VALUE", hint="like --set HF_HOME=/tmp")
+    if name in _OWN or name.startswith(("RUNPOD_", "BUILDER_")):
+        # Among them the token: a command line is no place for it.
+        raise UsageError(f"--set: {name} is not for this option", hint="it has a setting or an option of its own")
 
 
 def pod_env(
@@ -206,7 +217,9 @@ def drift(pod: Pod, options: PodOptions) -> list[str]:
     names = {name for name in pod.env if name.startswith(("WHISPER_", "POD_", "MAX_", "LOG_"))} | set(options.env)
     for name in sorted(names):
         has, wanted = pod.env.get(name), options.env.get(name)
-        if (has is None) != (wanted is None) if name == DEADLINE else has != wanted:
+        # A deadline is another one each time, and `start --max-minutes` may have given one.
+        differs = has is None and wanted is not None if name == DEADLINE else has != wanted
+        if differs:
             found.append(f"env.{name}")
     return found
 

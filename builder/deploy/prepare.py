@@ -164,9 +164,10 @@ def _check_together(wishes: Wishes, is_spot: bool) -> None:
 
 def _options(run: Runtime, wishes: Wishes, image: str, limits: Limits) -> PodOptions:
     settings = run.settings
-    extra = parse_extra(wishes.extra)
+    extra = parse_extra(wishes.extra, {**run.env_file, **run.environ})
     for name, value in extra.items():
-        if is_secret_name(name):
+        # What is given by its name alone is not meant to be seen.
+        if name in wishes.extra or is_secret_name(name):
             run.redactor.add(value)
     base = {
         **settings.pod_environ,

@@ -1,5 +1,5 @@
-"""SIGTERM and a closed terminal behave as Ctrl-C while something is being paid for; none of them interrupts the
-cleaning up by accident."""
+"""SIGTERM and a closed terminal behave as Ctrl-C, in every verb; none of them interrupts a deploy's cleaning up by
+accident."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Interrupts:
-    """The handler: raises KeyboardInterrupt, but while `is_cleaning` only at the second signal."""
+    """The handler: raises KeyboardInterrupt, but while `is_cleaning` only at the second signal that somebody sent.
+
+    A terminal that is closed sends SIGHUP more than once (the kernel and the shell do): that is nobody's second wish.
+    """
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self.is_cleaning = False
@@ -25,6 +28,8 @@ class Interrupts:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """What `signal` calls."""
         if self.is_cleaning:
+            if number == getattr(signal, "SIGHUP", None):
+                return
             self._asked += 1
             if self._asked == 1:
                 self._note("cleaning up; interrupt once more to leave things as they are")

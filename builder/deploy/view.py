@@ -69,6 +69,8 @@ def show_deployed(console: Console, document: dict[str, Any]) -> None:
     if not document["readiness"] and not document["reused"]:
         console.line("  wait   python -m builder wait")
     console.line("  try    python -m builder test e2e")
+    if pod.get("ws_url"):
+        console.line(f"  use    python -m realtime.client {pod['ws_url']} talk.mp3")
     console.line(f"  end    {end_command(pod['pod_id'])}")
 
 

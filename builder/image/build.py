@@ -167,7 +167,7 @@ def save_credential(run: Runtime, *, registry: str | None = None) -> str:
 def _docker(run: Runtime) -> Docker:
     from builder.image.docker import Docker
 
-    return Docker(run.environ, run.console.note)
+    return Docker(run.environ, run.console.note, run.redactor.clean)
 
 
 def _warnings(run: Runtime, images: tuple[str, ...], sha: str | None) -> Iterator[str]:

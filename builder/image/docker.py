@@ -51,14 +51,19 @@ class ImageFacts:
 
 
 class Docker:
-    """One docker client. Every method may raise DockerError, DiskFullError, AuthError, NetworkError."""
+    """One docker client; `clean` takes secrets out of what it says.
 
-    def __init__(self, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+    Every method may raise DockerError, DiskFullError, AuthError, NetworkError.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], say: Callable[[str], None], clean: Callable[[str], str] = str
+    ) -> None:
         found = shutil.which("docker", path=environ.get("PATH", ""))
         if found is None:
             raise no_client()
         self.program = found
-        self._say = say
+        self._say, self._clean = say, clean
         secret = {row.env for row in ROWS if row.is_secret}
         self._environ = {name: value for name, value in environ.items() if name not in secret}
         # One image per tag, not an index of image and attestation, which some registries and hosts do not take.
@@ -184,7 +189,9 @@ class Docker:
         environ = {**self._environ, **(extra or {})}
         say = self._say if aloud else lambda line: None
         try:
-            done = run_child([self.program, *arguments], environ=environ, limit_s=limit_s, stdin=stdin, say=say)
+            done = run_child(
+                [self.program, *arguments], environ=environ, limit_s=limit_s, stdin=stdin, say=say, clean=self._clean
+            )
         except OSError as error:
             raise DockerError(f"{self.program} cannot be started: {error.strerror}") from None
         if done.timed_out:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from builder.deploy.create import CREATE_OVER_S, still_pending
 from builder.errors import BuilderError
+from builder.instants import duration_text
 from builder.money.orphans import Row, Totals, find_rows, read_records, totals
 from builder.money.prices import dollars
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Checked", "check_all", "show_checked"]
 
 T = TypeVar("T")
+NOTHING = "Nothing is billed (clusters and public endpoints are not looked at)."
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,15 @@ def check_all(run: Runtime) -> Checked:
             unseen[what] = str(error)
             return []
 
+    for name in ("pod", "pending"):
+        if run.state.is_damaged(name):
+            run.console.warn(f"{run.state.folder / name}.json is damaged: what it remembered shows as not recorded")
     pods = run.api.list_pods()
     endpoints = look("endpoints", run.api.endpoints)
     volumes = look("network volumes", run.api.network_volumes)
     # Prices are only needed for workers that are always kept.
-    needs_prices = any(int(each.workers.get("min") or 0) for each in endpoints)
-    pending = run.state.pending()
+    needs_prices = any(each.workers.get("min") for each in endpoints)
+    pending = still_pending(run, pods)
     rows = find_rows(
         pods=pods,
         endpoints=endpoints,
@@ -90,7 +96,10 @@ def show_checked(run: Runtime, found: Checked) -> None:
                 f"{'End' if row.status != 'GONE' else 'Forget'} {row.kind} {row.name or row.id}: {row.command}"
             )
     for name, began in found.pending.items():
-        console.note(f"{name}: its creation was begun at {began} and not finished; there is no such pod now")
+        console.note(
+            f"{name}: its creation was begun at {began} and not finished; there is no such pod now. "
+            f"Look again: it is certain {duration_text(CREATE_OVER_S)} after it began"
+        )
     for what, reason in found.unseen.items():
         console.warn(f"{what} could not be looked at: {reason}")
 
@@ -104,7 +113,7 @@ def _costs(row: Row) -> tuple[str, ...]:
 def _sum(found: Checked) -> str:
     rate, n_orphans = found.totals.rate, found.totals.n_orphans
     if rate.per_hour == 0 and found.totals.is_complete:
-        text = "Nothing that was looked at is billed." if found.unseen else "Nothing is billed."
+        text = "Nothing that was looked at is billed." if found.unseen else NOTHING
     else:
         amounts = f"{dollars(rate.per_hour)}/h, {dollars(rate.per_day)}/day, {dollars(rate.per_month)}/month"
         at_least = "" if found.totals.is_complete else "at least "

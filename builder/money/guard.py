@@ -18,8 +18,9 @@ from builder.errors import (
     RateLimitedError,
     ServerFaultError,
 )
-from builder.money.guard_rules import Decision, Limits, Since, decide, remember
+from builder.money.guard_rules import Decision, Limits, Since, decide, remember, unjudged
 from builder.money.guard_view import observe
+from builder.money.orphans import ODD
 from builder.state import iso_time
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Round:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be ended, and why."""
+        """What could not be judged or ended, and why."""
         return [f"{each.decision.pod_id}: {each.problem}" for each in self.outcomes if each.problem]
 
     def document(self) -> dict[str, Any]:
@@ -79,19 +80,23 @@ class Round:
 def guard_once(run: Runtime, limits: Limits, ending: Ending) -> Round:
     """Look once and act. A pod that was ended is not running any more, and so never ended twice.
 
-    Raises BuilderError if the pods cannot be listed; a pod that cannot be ended is in the Round's `problems`.
+    Raises BuilderError if the pods cannot be listed; a pod that cannot be judged or ended is in the Round's
+    `problems`, and keeps no other from its end.
     """
-    observations = observe(run, limits)
+    observations, odd = observe(run, limits)
     now_s = run.clock.unix_s()
     since = remember(_read_memory(run), observations, now_s)
-    run.state.write(
-        "guard", {"last_run": iso_time(now_s), "ending": ending, "pods": {i: s.document() for i, s in since.items()}}
-    )
-    outcomes = []
+    outcomes = [Outcome(decision, problem=decision.reason) for decision in odd]
     for pod in observations:
-        decision = decide(pod, since[pod.pod_id], limits, now_s)
+        try:
+            decision = decide(pod, since[pod.pod_id], limits, now_s)
+        except ODD as error:
+            decision = unjudged(pod.pod_id, pod.name, pod.cost_per_hour, error)
+            outcomes.append(Outcome(decision, problem=decision.reason))
+            continue
         is_due = decision.verdict == "kill" and ending != "none"
         outcomes.append(_end(run, decision, ending) if is_due else Outcome(decision))
+    _write_memory(run, since, ending, now_s)
     return Round(now_s, ending, tuple(outcomes))
 
 
@@ -146,6 +151,15 @@ def _read_memory(run: Runtime) -> dict[str, Since]:
     return {i: since for i, since in found.items() if since is not None}
 
 
+def _write_memory(run: Runtime, since: Mapping[str, Since], ending: Ending, now_s: float) -> None:
+    """After the acting, and never instead of it: a full disk must not keep a pod alive."""
+    pods = {pod_id: each.document() for pod_id, each in since.items()}
+    try:
+        run.state.write("guard", {"last_run": iso_time(now_s), "ending": ending, "pods": pods})
+    except BuilderError as error:
+        run.console.warn(f"{error}: since when pods idle is not remembered")
+
+
 def _end(run: Runtime, decision: Decision, ending: Ending) -> Outcome:
     """End a pod, see that it has ended, and write down why."""
     from builder.deploy.create import delete_surely
@@ -161,7 +175,7 @@ def _end(run: Runtime, decision: Decision, ending: Ending) -> Outcome:
             stop_pod(run, pod_id)
     except NotFoundError:
         done = "terminated"
-    except BuilderError as error:
+    except ODD as error:
         return Outcome(decision, problem=str(error))
     run.state.event(run.clock.unix_s(), "guarded", "pod", pod_id, done=done, rule=decision.rule, reason=decision.reason)
     return Outcome(decision, done=done)

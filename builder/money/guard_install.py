@@ -59,7 +59,8 @@ def systemd_units(folder: Path, env_path: Path, every_min: int, options: Sequenc
     _check_every(every_min)
     # systemd expands these two itself.
     words = [word.replace("%", "%%").replace("$", "$$") for word in _command(env_path, options)]
-    command = " ".join(f'"{word}"' if " " in word else word for word in words)
+    escaped = [word.replace("\\", "\\\\").replace('"', '\\"') for word in words]
+    command = " ".join(f'"{word}"' for word in escaped)
     service = (
         "[Unit]\nDescription=Ends RunPod pods that run for too long\n\n"
         f"[Service]\nType=oneshot\nWorkingDirectory={str(folder).replace('%', '%%')}\nExecStart={command}\n"
@@ -73,19 +74,20 @@ def systemd_units(folder: Path, env_path: Path, every_min: int, options: Sequenc
 
 def find_line(crontab: str, folder: Path) -> str | None:
     """The guard's line for `folder`, if there is one."""
-    return next((line for line in crontab.splitlines() if line.rstrip().endswith(_mark_of(folder))), None)
+    return next((line for line in crontab.split("\n") if line.rstrip().endswith(_mark_of(folder))), None)
 
 
 def add_line(crontab: str, line: str, folder: Path) -> str:
     """`crontab` with `line` as the only one of the guard for `folder`."""
     kept = remove_line(crontab, folder)
-    return f"{kept}{line}\n"
+    line_end = "\n" if kept and not kept.endswith("\n") else ""
+    return f"{kept}{line_end}{line}\n"
 
 
 def remove_line(crontab: str, folder: Path) -> str:
     """`crontab` without the guard's line for `folder`; every other line stays as it is."""
-    kept = [line for line in crontab.splitlines() if not line.rstrip().endswith(_mark_of(folder))]
-    return "".join(f"{line}\n" for line in kept)
+    # Not splitlines(), which takes more than cron does for the end of a line.
+    return "\n".join(line for line in crontab.split("\n") if not line.rstrip().endswith(_mark_of(folder)))
 
 
 class Crontab:
@@ -104,9 +106,9 @@ class Crontab:
         """Its text; empty if the user has none. Raises BuilderError if it cannot be read."""
         result = self._call("-l")
         if result.returncode == 0:
-            return result.stdout
+            return result.stdout.decode("utf-8", "surrogateescape")
         # Anything else must not pass for an empty one: a write would wipe it out.
-        if "no crontab" in result.stderr.lower():
+        if b"no crontab" in result.stderr.lower():
             return ""
         raise BuilderError(f"crontab -l failed: {_last_line(result.stderr)}", hint="see: crontab -l")
 
@@ -116,7 +118,8 @@ class Crontab:
         if result.returncode != 0:
             raise BuilderError(f"crontab was not changed: {_last_line(result.stderr)}", hint="see: crontab -l")
 
-    def _call(self, argument: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    def _call(self, argument: str, text: str = "") -> subprocess.CompletedProcess[bytes]:
+        """Bytes in and out: no line end of the user's is to change."""
         if self._program is None:
             raise BuilderError(
                 "this machine has no crontab command",
@@ -125,9 +128,8 @@ class Crontab:
         try:
             return subprocess.run(
                 [self._program, argument],
-                input=text or "",
+                input=text.encode("utf-8", "surrogateescape"),
                 capture_output=True,
-                text=True,
                 timeout=CRONTAB_TIMEOUT_S,
                 check=False,
                 env=self._environ,
@@ -145,8 +147,8 @@ def _check_every(every_min: int) -> None:
         raise UsageError(f"--every {every_min} is not allowed; legal: 1 to {MAX_EVERY_MIN} minutes")
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
+def _last_line(text: bytes) -> str:
+    lines = text.decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else "no reason given"
 
 

@@ -11,6 +11,7 @@ Pure: observations in, decisions out, each with the rule that made it. Rules, th
     health        runs, and its health port is silent for 30 min               ended
     idle          GPU at 5 % at most, and nobody served, for --idle-min        ended
     none          nothing of this                                              left alone
+    odd           what it says of itself cannot be read                        a warning, and exit code 1
 
 A locked pod is never ended, and a spot pod only past its own deadline: what would end it becomes a warning. What is
 not known is never taken for idle: a pod whose GPU or sessions nobody tells is left to its age.
@@ -24,17 +25,19 @@ from typing import Any, Literal
 
 from builder.instants import duration_text
 
-__all__ = ["BOOT_STATUSES", "Decision", "Limits", "Observation", "Since", "decide", "remember"]
+__all__ = ["BOOT_STATUSES", "Decision", "Limits", "Observation", "Since", "decide", "remember", "unjudged"]
 
 Verdict = Literal["kill", "warn", "keep"]
 BOOT_STATUSES = ("PROVISIONING", "STARTING")
 RUNNING = "RUNNING"
-MACHINE_STATUSES = (*BOOT_STATUSES, RUNNING, "ERROR")
-"""Statuses in which a pod may be paid for."""
+ENDED_STATUSES = ("EXITED", "TERMINATED")
+"""Statuses without a machine; in any other, known or not, a pod may be paid for."""
 BOOT_WARN_MIN = 15
 BOOT_LIMIT_MIN = 30
 """A large image on a slow host takes 10 minutes; thrice that is a pull that hangs or a loop of crashes."""
 DEAD_LIMIT_MIN = 30
+FAR_S = 1e12
+"""No instant is further from 1970."""
 IDLE_GPU_PERCENT = 5
 """A model that only lies in memory shows 0; some drivers show a few percent."""
 
@@ -100,7 +103,7 @@ class Since:
         if not isinstance(document, Mapping):
             return None
         values = [document.get(name) for name in ("seen_s", "boot_s", "dead_s", "idle_s")]
-        seen_s, *others = [float(v) if isinstance(v, (int, float)) else None for v in values]
+        seen_s, *others = [float(v) if isinstance(v, (int, float)) and abs(v) < FAR_S else None for v in values]
         return None if seen_s is None else cls(seen_s, *others)
 
 
@@ -152,7 +155,7 @@ def _first(*times_s: float | None) -> float | None:
 
 def decide(pod: Observation, since: Since, limits: Limits, now_s: float) -> Decision:
     """The decision for one pod; `since` from `remember` with the same observation."""
-    if pod.status not in MACHINE_STATUSES:
+    if pod.status in ENDED_STATUSES:
         return _decision(pod, "keep", "not_running", f"is {pod.status}")
     if not pod.is_ours and not limits.every_pod:
         return _decision(pod, "keep", "foreign", "not made by the builder")
@@ -162,6 +165,11 @@ def decide(pod: Observation, since: Since, limits: Limits, now_s: float) -> Deci
     if verdict == "kill" and pod.is_spot and rule != "deadline":
         return _decision(pod, "warn", rule, f"{reason}, but is a spot pod")
     return _decision(pod, verdict, rule, reason)
+
+
+def unjudged(pod_id: str, name: str, cost_per_hour: float, why: Exception) -> Decision:
+    """The decision for a pod that cannot be observed or judged."""
+    return Decision(pod_id, name, "warn", "odd", f"cannot be judged: {why}", cost_per_hour)
 
 
 def _judge(pod: Observation, since: Since, limits: Limits, now_s: float) -> tuple[Verdict, str, str]:

@@ -1,17 +1,17 @@
 """What the guard sees of each pod: RunPod's API, and the pod's own /status through the proxy.
 
 A pod's server tells its sessions only to those who show its secret; that secret is sent to the pod it belongs to.
+What pods say of themselves is other people's text: an odd pod must not hide the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import NetworkError
-from builder.money.guard_rules import Limits, Observation
-from builder.money.orphans import deadline_s
+from builder.money.guard_rules import Decision, Limits, Observation, unjudged
+from builder.money.orphans import ODD, deadline_s
 
 if TYPE_CHECKING:
     from builder.api.models import Pod
@@ -22,12 +22,26 @@ __all__ = ["observe"]
 PROBE_TIMEOUT_S = 10.0
 GONE = 404
 FIRST_FAULT = 500
+MAX_NUMBER = 1e15
+"""No count and no number of seconds or percent is larger."""
 
 
-def observe(run: Runtime, limits: Limits) -> list[Observation]:
-    """Every pod of the account as it is now. Raises BuilderError if they cannot be listed."""
+def observe(run: Runtime, limits: Limits) -> tuple[list[Observation], list[Decision]]:
+    """Every pod of the account as it is now, and those that cannot be observed, with the reason.
+
+    Raises BuilderError if they cannot be listed.
+    """
     spot_ids = _spot_ids(run)
-    return [_observe_pod(run, pod, limits, spot_ids) for pod in run.api.list_pods() if pod.status != "TERMINATED"]
+    seen: list[Observation] = []
+    odd: list[Decision] = []
+    for pod in run.api.list_pods():
+        if pod.status == "TERMINATED":
+            continue
+        try:
+            seen.append(_observe_pod(run, pod, limits, spot_ids))
+        except ODD as error:
+            odd.append(unjudged(pod.id, pod.name, pod.cost, error))
+    return seen, odd
 
 
 def _observe_pod(run: Runtime, pod: Pod, limits: Limits, spot_ids: set[str]) -> Observation:
@@ -63,7 +77,8 @@ def _observe_pod(run: Runtime, pod: Pod, limits: Limits, spot_ids: set[str]) -> 
 
 def _spot_ids(run: Runtime) -> set[str]:
     """Pods known to be spot pods: REST v2 does not tell."""
-    ids = {str(e.get("resource_id")) for e in run.state.events() if (e.get("details") or {}).get("is_spot")}
+    details = [(str(event.get("resource_id")), event.get("details")) for event in run.state.events()]
+    ids = {pod_id for pod_id, each in details if isinstance(each, Mapping) and each.get("is_spot")}
     current = run.state.read("pod") or {}
     return ids | ({str(current.get("pod_id"))} if current.get("is_spot") else set())
 
@@ -80,25 +95,19 @@ def _probe(run: Runtime, pod: Pod, port: int) -> tuple[bool, Mapping[str, Any] |
     """Whether the pod's server answers, and what /status tells."""
     from builder.api.http import get_once
     from builder.pods.addresses import health_url
+    from builder.pods.pods import token_for
 
     url = health_url(run.settings.proxy_template, pod.id, port, "/status")
+    token = token_for(run, pod)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = get_once(url, timeout_s=PROBE_TIMEOUT_S, headers=_token_header(run, pod))
+        answer = get_once(url, timeout_s=PROBE_TIMEOUT_S, headers=headers)
     except NetworkError:
         return False, None
     if answer.status == GONE or answer.status >= FIRST_FAULT:
         # The proxy speaks, not the pod.
         return False, None
     return True, answer.body if isinstance(answer.body, Mapping) else None
-
-
-def _token_header(run: Runtime, pod: Pod) -> dict[str, str]:
-    """The secret that this very pod was given; nobody else's pod ever gets ours."""
-    token = pod.env.get("WHISPER_AUTH_TOKEN", "")
-    run.redactor.add(token)
-    if not token or token.startswith("{{"):
-        token = (run.settings.auth_token or "") if "BUILDER_ID" in pod.env else ""
-    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _activity(status: Mapping[str, Any] | None, now_s: float) -> tuple[int | None, float | None]:
@@ -116,10 +125,11 @@ def _activity(status: Mapping[str, Any] | None, now_s: float) -> tuple[int | Non
 
 def _gpu_percent(pod: Pod, status: Mapping[str, Any] | None) -> float | None:
     loads = [gpu.util for gpu in pod.runtime.gpus if gpu.util is not None] if pod.runtime else []
-    return float(max(loads)) if loads else _number((status or {}).get("gpu"), "utilization_percent")
+    told = {"utilization_percent": max(loads)} if loads else (status or {}).get("gpu")
+    return _number(told, "utilization_percent")
 
 
 def _number(part: object, name: str) -> float | None:
     """A number out of an answer that may hold anything."""
     value = part.get(name) if isinstance(part, Mapping) else None
-    return float(value) if isinstance(value, (int, float)) and isfinite(value) else None
+    return float(value) if isinstance(value, (int, float)) and abs(value) < MAX_NUMBER else None

@@ -1,24 +1,31 @@
 """What the account pays for, and what of it nobody remembers: one row per pod, endpoint and network volume.
 
 Pure: answers of the API and recorded state in, rows out. A pod is an orphan if it is ours (it has a BUILDER_ID) and
-not recorded here, if its creation was begun and never finished, if it runs past its own deadline, if it was terminated
-and is still there, if it is stopped and pays for its disk, or if it is recorded and gone.
+not recorded here, or runs and is not the present one, if its creation was begun and never finished, if it runs past
+its own deadline, if it was terminated and is still there, if it is stopped and pays for its disk, or if it is recorded
+and gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from builder.errors import BuilderError
 from builder.instants import duration_text, unix_s_of
 from builder.money.prices import RUNNING_STATUSES, Rate, endpoint_rate, network_volume_rate, pod_rate
 
 if TYPE_CHECKING:
     from builder.api.models import Endpoint, GpuType, NetworkVolume, Pod
 
-__all__ = ["Records", "Row", "Totals", "deadline_s", "find_rows", "read_records", "totals"]
+__all__ = ["ODD", "Records", "Row", "Totals", "deadline_s", "find_rows", "read_records", "totals"]
 
+T = TypeVar("T", "Pod", "Endpoint", "NetworkVolume")
+Kind = Literal["pod", "endpoint", "network volume"]
+ODD = (BuilderError, ArithmeticError, AttributeError, TypeError, ValueError)
+"""What becomes of one odd thing of the account; it must not hide the others, which are paid for."""
 FORGETTING = ("terminated", "deleted")
 """Actions in the diary after which a pod must be gone."""
 
@@ -38,7 +45,7 @@ class Records:
 class Row:
     """One thing that is paid for or forgotten; `reasons` say why it is an orphan, `command` ends its cost."""
 
-    kind: Literal["pod", "endpoint", "network volume"]
+    kind: Kind
     id: str
     name: str
     status: str
@@ -134,9 +141,10 @@ def find_rows(
 
     `api_base` is the address of REST v2, for commands of what no verb ends.
     """
-    rows = [_pod_row(pod, records, now_s) for pod in pods if pod.status != "TERMINATED"]
-    rows += [row for row in (_endpoint_row(each, catalog, api_base) for each in endpoints) if row is not None]
-    rows += [_volume_row(each, api_base) for each in volumes]
+    alive = [pod for pod in pods if pod.status != "TERMINATED"]
+    rows = _rows_of("pod", alive, lambda pod: _pod_row(pod, records, now_s))
+    rows += _rows_of("endpoint", endpoints, lambda each: _endpoint_row(each, catalog, api_base))
+    rows += _rows_of("network volume", volumes, lambda each: _volume_row(each, api_base))
     rows.sort(key=lambda row: (-row.rate.per_hour, row.kind, row.name))
     return rows + _gone_rows(pods, records)
 
@@ -154,6 +162,19 @@ def totals(rows: Iterable[Row]) -> Totals:
     )
 
 
+def _rows_of(kind: Kind, things: Iterable[T], row_of: Callable[[T], Row | None]) -> list[Row]:
+    rows = []
+    for each in things:
+        try:
+            row = row_of(each)
+        except ODD as error:
+            command = _terminate(each.id) if kind == "pod" else "see RunPod's console"
+            row = Row(kind, each.id, each.name, "?", Rate(None, 0.0), command, notes=(f"cannot be judged: {error}",))
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
 def _pod_row(pod: Pod, records: Records, now_s: float) -> Row:
     is_ours = "BUILDER_ID" in pod.env
     notes: tuple[str, ...] = () if is_ours else ("not made by the builder",)
@@ -165,7 +186,7 @@ def _pod_row(pod: Pod, records: Records, now_s: float) -> Row:
         name=pod.name,
         status=pod.status,
         rate=pod_rate(pod),
-        command=f"python -m builder terminate {pod.id}",
+        command=_terminate(pod.id),
         is_ours=is_ours,
         reasons=tuple(_pod_reasons(pod, records, now_s)),
         notes=notes,
@@ -173,10 +194,13 @@ def _pod_row(pod: Pod, records: Records, now_s: float) -> Row:
 
 
 def _pod_reasons(pod: Pod, records: Records, now_s: float) -> Iterable[str]:
-    if pod.name in records.pending:
+    is_present = pod.id == records.current_id
+    if pod.name in records.pending and not is_present:
         yield f"its creation was begun at {records.pending[pod.name]} and never finished"
     elif "BUILDER_ID" in pod.env and pod.id not in records.known_ids:
         yield "made by the builder, but not recorded here"
+    elif "BUILDER_ID" in pod.env and not is_present and pod.status != "EXITED":
+        yield "made from here, but not the present pod: no deploy and no verb without an id ends it"
     if pod.id in records.terminated_ids:
         yield "terminated by the builder, and still there"
     end_s = deadline_s(pod.env)
@@ -219,11 +243,15 @@ def _gone_rows(pods: Sequence[Pod], records: Records) -> list[Row]:
     if records.current_id is None or records.current_id in alive:
         return []
     reason = ("recorded here, and gone",)
-    command = f"python -m builder terminate {records.current_id}"
+    command = _terminate(records.current_id)
     return [Row("pod", records.current_id, records.current_name, "GONE", Rate(0.0, 0.0), command, True, reason)]
+
+
+def _terminate(pod_id: str) -> str:
+    return f"python -m builder terminate {shlex.quote(pod_id)}"
 
 
 def _curl(method: str, url: str, body: str | None = None) -> str:
     """A command without a verb of ours; the key goes by a pipe, so that no list of processes shows it."""
     data = f" -H 'Content-Type: application/json' -d '{body}'" if body else ""
-    return f'echo "Authorization: Bearer $RUNPOD_API_KEY" | curl -sS -H @- -X {method}{data} {url}'
+    return f'echo "Authorization: Bearer $RUNPOD_API_KEY" | curl -sS -H @- -X {method}{data} {shlex.quote(url)}'

@@ -7,9 +7,9 @@ secret, and neither do the addresses: they end up in logs.
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from builder.errors import UsageError
+from builder.settings import check_proxy_template
 
 __all__ = ["health_url", "port_url", "ws_url"]
 
@@ -20,17 +20,13 @@ _SOCKET_SCHEMES = {"https": "wss", "http": "ws"}
 def port_url(template: str, pod_id: str, port: int) -> str:
     """HTTP address of a port, without a slash at the end.
 
-    Raises UsageError if `template` is no address with both places in it, or `pod_id` cannot be an id.
+    Raises UsageError if `template` is no safe address with both places in it, or `pod_id` cannot be an id.
     """
     if not _POD_ID.fullmatch(pod_id):
         raise UsageError(
             f"{pod_id[:80]!r} cannot be the id of a pod", hint="list your pods: python -m builder check-all"
         )
-    if "{pod}" not in template or "{port}" not in template or urlsplit(template).scheme not in _SOCKET_SCHEMES:
-        raise UsageError(
-            "RUNPOD_PROXY_TEMPLATE must be an http or https address with {pod} and {port} in it",
-            hint="leave it unset to use RunPod's proxy",
-        )
+    check_proxy_template(template)
     return template.replace("{pod}", pod_id).replace("{port}", str(port)).rstrip("/")
 
 

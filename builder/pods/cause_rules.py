@@ -154,7 +154,8 @@ RULES: tuple[Rule, ...] = (
     _rule("IMAGE", r"invalid reference format|invalid image name", "that is no name of an image", _PULL_NAME),
     _rule(
         "TRANSIENT",
-        r"(pull|registry|docker).*(tls handshake timeout|i/o timeout|connection reset|unexpected EOF|context deadline)",
+        r"(pull|registry|docker).*(tls handshake timeout|i/o timeout|connection reset|\bEOF\b|context deadline"
+        r"|request canceled|client\.timeout|\b50[0234]\b|service unavailable|bad gateway|gateway time-?out)",
         "the download of the image was interrupted; the host tries again",
         "wait on; if it lasts, get another host: python -m builder deploy --replace",
         is_final=False,

@@ -32,8 +32,7 @@ def read_text(run: Runtime, text: str | None, pod_id: str | None) -> str:
     if text in (None, "-"):
         return run.console.read_input(MAX_CHARS)
     assert text is not None
-    path = Path(text)
-    return _file(path) if len(text) < 1_000 and "\n" not in text and path.is_file() else text
+    return _file(Path(text)) if _names_a_file(text) else text
 
 
 def explain(text: str) -> dict[str, Any]:
@@ -60,6 +59,16 @@ def _logs(run: Runtime, pod_id: str) -> str:
     if not lines:
         raise NotFoundError(f"pod {pod_id} has written no log", hint="see its state: python -m builder status")
     return "\n".join(lines)
+
+
+def _names_a_file(text: str) -> bool:
+    if len(text) >= 1_000 or "\n" in text:
+        return False
+    try:
+        return Path(text).is_file()
+    except OSError:
+        # Longer than names can be.
+        return False
 
 
 def _file(path: Path) -> str:

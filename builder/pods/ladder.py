@@ -27,7 +27,7 @@ Until = Literal["running", "health", "ready", "speaks"]
 RUNGS: tuple[Rung, ...] = ("placed", "image", "running", "proxy", "ready", "speaks")
 TARGETS: dict[Until, Rung] = {"running": "running", "health": "proxy", "ready": "ready", "speaks": "speaks"}
 SILENT_LIMIT_S = 180.0
-"""A running pod that answers nothing for this long never will."""
+"""A running pod whose health port says nothing good for this long never will, whatever the proxy says instead."""
 UNKNOWN_LIMIT_S = 30.0
 """RunPod's proxy may take this long to learn of a new pod."""
 CRASHES = 2
@@ -121,6 +121,7 @@ class Ladder:
     def _with_uptime(self, seen: Observation) -> Ladder:
         if seen.uptime_s is None:
             return self
+        # Only falling counts: how often RunPod brings the figure up to date is not known, so standing still may be lag.
         has_fallen = self.last_uptime_s is not None and seen.uptime_s < self.last_uptime_s
         return replace(self, last_uptime_s=seen.uptime_s, crashes=self.crashes + has_fallen)
 
@@ -136,7 +137,7 @@ class Ladder:
         return replace(self, reached=after, reason=seen.reason, suspicion=None if is_well else self.suspicion)
 
     def _with_proxy(self, seen: Observation) -> Ladder:
-        is_silent = seen.asked and (seen.health is None or seen.health >= 500)
+        is_silent = seen.asked and seen.health != 200
         is_unknown = seen.asked and seen.health == 404
         return replace(
             self,
@@ -188,16 +189,19 @@ class Ladder:
         redeploy = (
             "check HEALTH_CHECK_PORT, then deploy again with this project's image: python -m builder deploy --replace"
         )
-        if seen.status != "RUNNING" or self.has("proxy"):
+        if seen.status != "RUNNING":
+            return None
+        if self.silent_since_s is not None and seen.now_s - self.silent_since_s > SILENT_LIMIT_S:
+            last = "nothing" if seen.health is None else f"only HTTP {seen.health}"
+            what = f"the pod runs, but for {SILENT_LIMIT_S:.0f} s {last} came from /health on port {seen.port}"
+            return Failure(f"{what}: the server does not start, or listens elsewhere", None, redeploy)
+        if self.has("proxy"):
             return None
         if not seen.is_port_declared:
             return Failure(f"the pod does not declare port {seen.port}/http to RunPod's proxy", None, redeploy)
         if self.unknown_since_s is not None and seen.now_s - self.unknown_since_s > UNKNOWN_LIMIT_S:
             what = f"port {seen.port} answers 404 for /health: it is not declared, or another program has it"
             return Failure(what, None, redeploy)
-        if self.silent_since_s is not None and seen.now_s - self.silent_since_s > SILENT_LIMIT_S:
-            what = f"the pod runs, but for {SILENT_LIMIT_S:.0f} s nothing has answered on port {seen.port}"
-            return Failure(f"{what}: the server does not start, or listens elsewhere", None, redeploy)
         return None
 
     def _remedy(self, otherwise: str) -> str:

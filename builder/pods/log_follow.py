@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from builder.api.models import LogEvent
     from builder.clock import Clock
 
-__all__ = ["MAX_TAIL", "LogQuery", "follow", "read_since"]
+__all__ = ["LogQuery", "follow", "read_since"]
 
-MAX_TAIL = 5_000
-"""RunPod's limit."""
 KEPT_KEYS = 10_000
 """Lines remembered to tell a repeated one from a new one."""
 MAX_DROPS = 10
@@ -85,8 +83,11 @@ class _Seen:
 
     @property
     def resume_id(self) -> str | None:
-        """The id before the last one, so that lines which share the last id are not lost."""
-        return self._id_before or self._last_id
+        """The id before the last one, so that lines which share the last id are not lost; None: as at first.
+
+        RunPod's ids are times, with or without a number behind them.
+        """
+        return self._id_before
 
     def repeated(self) -> Counter[tuple[str, str, str]]:
         """What a connection that begins at `resume_id` may bring again, and how often."""

@@ -7,10 +7,11 @@ again on that host only, if a GPU is free there; its environment, with the deadl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from builder.deploy.create import delete_surely
+from builder.deploy.create import delete_surely, find_pod, still_pending
+from builder.deploy.plan import check_price
 from builder.deploy.pod_spec import BUILDER_ID, DEADLINE
 from builder.errors import (
     AmbiguousError,
@@ -28,7 +29,7 @@ from builder.pods.pods import forget, recorded, remember, storage_per_month
 from builder.state import iso_time
 
 if TYPE_CHECKING:
-    from builder.api.models import Pod
+    from builder.api.models import Cloud, Pod
     from builder.runtime import Runtime
 
 __all__ = ["new_deadline", "our_pod_ids", "restart_pod", "start_pod", "stop_pod", "terminate_pods"]
@@ -104,9 +105,9 @@ def stop_pod(run: Runtime, pod_id: str) -> dict[str, Any]:
 
     Raises ConflictError if it is locked, WaitTimeoutError if it still runs after STOP_LIMIT_S.
     """
-    pod = run.api.get_pod(pod_id)
-    if pod.status == "TERMINATED":
-        raise NotFoundError(f"pod {pod_id} was terminated")
+    pod = find_pod(run, pod_id)
+    if pod is None:
+        raise NotFoundError(f"there is no pod {pod_id}, or it was terminated")
     if pod.status != "EXITED":
         with _says_if_locked(pod):
             run.api.act(pod_id, "stop")
@@ -127,41 +128,53 @@ def terminate_pods(run: Runtime, pod_ids: Sequence[str], *, yes: bool) -> dict[s
     A pod that is gone already is only forgotten, if it was recorded. Raises NotFoundError if a pod that was never
     recorded is not there; UsageError if not confirmed; after trying all, the error if some could not be ended.
     """
-    pods, gone = _split(run, list(dict.fromkeys(pod_ids)))
+    failures: dict[str, BuilderError] = {}
+    pods, gone = _split(run, list(dict.fromkeys(pod_ids)), failures)
     if pods:
         run.console.confirm(f"Terminate {_named(pods)}? Disks in it are deleted.", yes=yes)
     ended: list[str] = []
-    failures: dict[str, BuilderError] = {}
     for pod in pods:
         try:
             if pod.locked:
                 raise ConflictError(f"pod {pod.id} ({pod.name}) is locked and was left alone", hint=UNLOCK)
             delete_surely(run, pod.id)
+            ended.append(pod.id)
+            run.console.note(f"pod {pod.id} ({pod.name}) is gone")
+            forget(run, pod.id)
         except BuilderError as error:
             failures[pod.id] = error
-            continue
-        ended.append(pod.id)
-        forget(run, pod.id)
-        run.console.note(f"pod {pod.id} ({pod.name}) is gone")
+    _forget_names(run)
     _raise_failures(failures, ended)
     return {"terminated": ended, "gone": gone}
 
 
-def _split(run: Runtime, pod_ids: list[str]) -> tuple[list[Pod], list[str]]:
+def _split(run: Runtime, pod_ids: list[str], failures: dict[str, BuilderError]) -> tuple[list[Pod], list[str]]:
+    """Pods to end, and ids of recorded ones that are gone; what cannot be told of a pod goes into `failures`."""
     pods: list[Pod] = []
     gone: list[str] = []
+    listed: dict[str, Pod] = {}
+    with suppress(BuilderError):
+        # Those that it shows need no look of their own; without it each is looked for.
+        listed = {pod.id: pod for pod in run.api.list_pods()}
     for pod_id in pod_ids:
         try:
-            pod = run.api.get_pod(pod_id)
-        except NotFoundError:
-            pod = None
-        if pod is not None and pod.status != "TERMINATED":
-            pods.append(pod)
-        elif forget(run, pod_id) or pod is not None:
-            gone.append(pod_id)
-        else:
-            raise NotFoundError(f"there is no pod {pod_id}")
+            pod = listed.get(pod_id) or find_pod(run, pod_id)
+            if pod is not None and pod.status != "TERMINATED":
+                pods.append(pod)
+            elif forget(run, pod_id) or pod is not None:
+                gone.append(pod_id)
+            else:
+                raise NotFoundError(f"there is no pod {pod_id}")
+        except BuilderError as error:
+            failures[pod_id] = error
     return pods, gone
+
+
+def _forget_names(run: Runtime) -> None:
+    """Forget names of creates that are over."""
+    if run.state.pending():
+        with suppress(BuilderError):
+            still_pending(run, run.api.list_pods())
 
 
 def _raise_failures(failures: dict[str, BuilderError], ended: list[str]) -> None:
@@ -198,11 +211,28 @@ def _start(run: Runtime, pod: Pod, deadline: str | None) -> Pod:
     if deadline is not None:
         changes["deadline"] = deadline
     remember(run, pod.id, **changes)
+    _refuse_dear(run, started)
     if pod.gpu is not None and (started.gpu is None or started.gpu.count < 1):
         run.console.warn(
             f"pod {pod.id} started without a GPU and costs money; end it: python -m builder deploy --replace"
         )
     return started
+
+
+def _refuse_dear(run: Runtime, started: Pod) -> None:
+    """Stop a pod again that costs more than the setting allows. Raises BudgetError then."""
+    limit = run.settings.max_price
+    try:
+        check_price(started.cost, limit, f"pod {started.id}")
+    except BudgetError as error:
+        try:
+            stop_pod(run, started.id)
+        except BuilderError as failure:
+            raise BudgetError(
+                f"{error}; it could not be stopped again and is billed: {failure}",
+                hint=f"end it: python -m builder terminate {started.id}",
+            ) from None
+        raise BudgetError(f"{error}; it was stopped again", hint="raise BUILDER_MAX_PRICE") from None
 
 
 def _resume_spot(run: Runtime, pod: Pod, bid: float) -> Pod:
@@ -221,7 +251,8 @@ def _bid(run: Runtime, pod: Pod) -> float:
     """$/h and GPU to offer for a spot pod. Raises CapacityError, BudgetError."""
     if pod.gpu is None:
         raise UsageError(f"pod {pod.id} has no GPU to bid for")
-    bid = run.graphql.spot_price(pod.gpu.id, pod.cloud or "SECURE", pod.gpu.count)
+    cloud: Cloud = "COMMUNITY" if pod.cloud == "COMMUNITY" else "SECURE"
+    bid = run.graphql.spot_price(pod.gpu.id, cloud, pod.gpu.count)
     if bid is None:
         raise CapacityError(f"no {pod.gpu.id} is for rent as spot at present")
     limit = run.settings.max_price

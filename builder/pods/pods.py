@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from builder.api.http import Answer, get_once
 from builder.deploy.pod_spec import IDLE_STOP
-from builder.errors import BuilderError, NetworkError, NotFoundError
+from builder.errors import BuilderError, ConflictError, NetworkError, NotFoundError
 from builder.money.orphans import deadline_s
+from builder.money.prices import VOLUME_STOPPED
 from builder.pods.addresses import health_url, ws_url
 from builder.settings import is_placeholder
 from builder.state import iso_time
@@ -26,18 +27,20 @@ __all__ = [
     "account_document",
     "chosen_pod_id",
     "forget",
+    "port_number",
     "ports_of",
     "reason_of",
     "recorded",
     "remember",
     "report",
     "storage_per_month",
+    "token_for",
 ]
 
 PROBE_S = 5.0
-STOPPED_VOLUME_PER_GB_MONTH, RUNNING_VOLUME_PER_GB_MONTH = 0.20, 0.10
-"""RunPod's prices of volume disks, 2026-08."""
 MAX_REASON_CHARS = 200
+MAX_PORT_DIGITS, MAX_IDLE_DIGITS = 5, 9
+"""What a pod's environment holds is read no further: Python refuses texts of thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,13 @@ class Ports:
 def chosen_pod_id(run: Runtime, pod: str | None) -> str:
     """The pod a verb means: the one named, else the one deployed last, else RUNPOD_POD_ID of `.env`.
 
-    Raises NotFoundError if there is none.
+    Raises NotFoundError if there is none, ConflictError if none is named and `pod.json` is damaged.
     """
+    if not pod and run.state.is_damaged("pod"):
+        raise ConflictError(
+            f"{run.state.folder / 'pod.json'} is damaged: which pod was deployed from here is not known",
+            hint="name its id; find it: python -m builder check-all",
+        )
     recorded_id = str((run.state.read("pod") or {}).get("pod_id") or "")
     from_file = run.env_file.get("RUNPOD_POD_ID", "").strip()
     for candidate in (pod or "", recorded_id, "" if is_placeholder(from_file) else from_file):
@@ -90,14 +98,30 @@ def forget(run: Runtime, pod_id: str) -> bool:
 def ports_of(run: Runtime, pod: Pod) -> Ports:
     """Where the server in the pod listens: as the pod was told, else as our settings say."""
     return Ports(
-        _port(pod.env.get("WHISPERLIVE_PORT"), run.settings.ws_port),
-        _port(pod.env.get("HEALTH_CHECK_PORT"), run.settings.health_port),
+        port_number(pod.env.get("WHISPERLIVE_PORT"), run.settings.ws_port),
+        port_number(pod.env.get("HEALTH_CHECK_PORT"), run.settings.health_port),
     )
+
+
+def port_number(value: object, otherwise: int) -> int:
+    """`value`, which others wrote, as a port; `otherwise` if it is none."""
+    text = str(value).strip()
+    number = int(text) if text.isdecimal() and len(text) <= MAX_PORT_DIGITS else 0
+    return number if 1 <= number <= 65_535 else otherwise
+
+
+def token_for(run: Runtime, pod: Pod) -> str | None:
+    """The secret that this very pod was given, or ours if it is ours; nobody else's pod ever gets ours."""
+    own = pod.env.get("WHISPER_AUTH_TOKEN", "")
+    if own and not own.startswith("{{"):
+        run.redactor.add(own)
+        return own
+    return run.settings.auth_token if "BUILDER_ID" in pod.env else None
 
 
 def storage_per_month(pod: Pod) -> float:
     """$ a month that the pod's volume disk costs while it is stopped."""
-    return pod.volume_gb * STOPPED_VOLUME_PER_GB_MONTH
+    return pod.volume_gb * VOLUME_STOPPED
 
 
 def reason_of(answer: Answer) -> str:
@@ -137,8 +161,8 @@ def report(run: Runtime, pod: Pod) -> dict[str, Any]:
         "cost_since_start": round((now_s - since_s) / 3600 * pod.cost, 4) if is_up and since_s is not None else 0.0,
         "uptime_s": pod.runtime.uptime_s if pod.runtime else None,
         "age_s": round(now_s - pod.created_at.timestamp()) if pod.created_at else None,
-        "created_at": pod.created_at and iso_time(pod.created_at.timestamp()),
-        "started_at": iso_time(started_s) if started_s is not None else None,
+        "created_at": _iso(pod.created_at.timestamp() if pod.created_at else None),
+        "started_at": _iso(started_s),
         **_limits(pod, now_s),
         "volume_gb": pod.volume_gb,
         "storage_per_month_stopped": round(storage_per_month(pod), 2),
@@ -156,10 +180,18 @@ def _limits(pod: Pod, now_s: float) -> dict[str, Any]:
     ends_s = deadline_s(pod.env)
     idle = pod.env.get(IDLE_STOP, "").strip()
     return {
-        "deadline": iso_time(ends_s) if ends_s is not None else None,
+        "deadline": _iso(ends_s),
         "deadline_in_s": round(ends_s - now_s) if ends_s is not None else None,
-        "idle_stop_min": int(idle) if idle.isdecimal() and int(idle) > 0 else None,
+        "idle_stop_min": (int(idle) or None) if idle.isdecimal() and len(idle) <= MAX_IDLE_DIGITS else None,
     }
+
+
+def _iso(at_s: float | None) -> str | None:
+    """None, too, for instants that no calendar has, as the year 0."""
+    try:
+        return None if at_s is None else iso_time(at_s)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _load(pod: Pod) -> dict[str, Any]:
@@ -177,7 +209,7 @@ def _own_view(run: Runtime, pod: Pod, ports: Ports) -> dict[str, Any]:
     view = {**_SILENT, "ready": ready.status == 200, "reason": reason_of(ready) or f"HTTP {ready.status}"}
     if ready.status not in (200, 503):
         return view
-    token = run.settings.auth_token
+    token = token_for(run, pod)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         status = get_once(health_url(template, pod.id, ports.health, "/status"), timeout_s=PROBE_S, headers=headers)
@@ -187,8 +219,3 @@ def _own_view(run: Runtime, pod: Pod, ports: Ports) -> dict[str, Any]:
     if isinstance(sessions, dict):
         view |= {"active_streams": sessions.get("active"), "max_streams": sessions.get("max")}
     return view
-
-
-def _port(text: str | None, otherwise: int) -> int:
-    number = int(text) if text is not None and text.strip().isdecimal() else 0
-    return number if 1 <= number <= 65_535 else otherwise

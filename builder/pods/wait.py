@@ -28,7 +28,7 @@ from builder.errors import (
 from builder.instants import duration_text, unix_s_of
 from builder.pods.addresses import health_url, ws_url
 from builder.pods.ladder import TARGETS, Ladder, Observation, Rung, Until, delay_s
-from builder.pods.pods import ports_of, reason_of
+from builder.pods.pods import ports_of, reason_of, token_for
 
 if TYPE_CHECKING:
     from builder.api.models import LogEvent, Pod
@@ -38,6 +38,8 @@ __all__ = ["LOG_IDLE_S", "Readiness", "wait_for_pod"]
 
 LOG_IDLE_S = 1.0
 """Silence after which one read of the logs ends, in real seconds; tests shorten it."""
+NEW_POD_LAG_S = 60.0
+"""A pod that was created so short a time ago may be missing in what the API shows."""
 LOG_TAIL = 200
 LOG_LIMIT_S, MAX_LOG_LINES = 4.0, 1_000
 """Real seconds and lines per look: a pod that never stops talking must not stop the looking."""
@@ -83,25 +85,35 @@ class Readiness:
 
 
 def wait_for_pod(
-    run: Runtime, pod_id: str, *, until: Until = "ready", timeout_s: float, since_s: float | None = None
+    run: Runtime,
+    pod_id: str,
+    *,
+    until: Until = "ready",
+    timeout_s: float,
+    since_s: float | None = None,
+    is_new: bool = False,
 ) -> Readiness:
     """Wait until the pod is `until`, at most `timeout_s` seconds.
 
     `since_s` (unix): when an action that changes the pod was asked for; what shows the state before it does not
-    count. Raises NotFoundError; PodFailedError with the cause as soon as it is clear; WaitTimeoutError, the pod is
-    kept; and, if the API cannot be reached again and again, its error.
+    count. `is_new`: it was created a moment ago, and the API may not show it yet. Raises NotFoundError;
+    PodFailedError with the cause as soon as it is clear; WaitTimeoutError, the pod is kept; and, if the API cannot be
+    reached again and again, its error.
     """
-    return _Wait(run, pod_id, until, timeout_s, since_s).until_done()
+    return _Wait(run, pod_id, until, timeout_s, since_s, is_new=is_new).until_done()
 
 
 class _Wait:
-    def __init__(self, run: Runtime, pod_id: str, until: Until, timeout_s: float, since_s: float | None) -> None:
+    def __init__(
+        self, run: Runtime, pod_id: str, until: Until, timeout_s: float, since_s: float | None, *, is_new: bool
+    ) -> None:
         self._run, self._pod_id, self._until, self._timeout_s = run, pod_id, until, timeout_s
-        self._since_s = since_s
+        self._since_s, self._is_new = since_s, is_new
         self._began_s = run.clock.monotonic_s()
         self._ladder = Ladder(self._began_s)
         self._random = random.Random(f"{pod_id}{self._began_s}")  # noqa: S311 - spreads calls, no secret
         self._last_event_id: str | None = None
+        self._resume_id: str | None = None
         self._has_logs = True
         self._pod: Pod | None = None
         self._faults = 0
@@ -136,6 +148,8 @@ class _Wait:
         try:
             pod = self._run.api.get_pod(self._pod_id)
         except NotFoundError:
+            if self._is_new and self._elapsed_s() < NEW_POD_LAG_S:
+                return None
             if self._pod is None:
                 raise
             return Observation(self._now_s(), None)
@@ -203,7 +217,9 @@ class _Wait:
         fresh = []
         try:
             for event in _closing(self._events()):
-                self._last_event_id = event.id or self._last_event_id
+                if event.id and event.id != self._last_event_id:
+                    # One back: lines may share an id, and to read one twice does no harm here.
+                    self._resume_id, self._last_event_id = self._last_event_id, event.id
                 at_s = unix_s_of(event.ts)
                 if started_s is None or at_s is None or at_s >= started_s - CLOCK_SLACK_S:
                     fresh.append((event.source, event.line))
@@ -216,8 +232,8 @@ class _Wait:
     def _events(self) -> Iterator[LogEvent]:
         return self._run.api.logs(
             self._pod_id,
-            tail=LOG_TAIL if self._last_event_id is None else None,
-            last_event_id=self._last_event_id,
+            tail=LOG_TAIL if self._resume_id is None else None,
+            last_event_id=self._resume_id,
             idle_s=LOG_IDLE_S,
         )
 
@@ -226,8 +242,9 @@ class _Wait:
 
         audio, _ = sample(GREETING)
         url = ws_url(self._run.settings.proxy_template, self._pod_id, port)
+        token = token_for(self._run, self._pod) if self._pod is not None else None
         try:
-            result = transcribe_live(self._run, url, audio, speed_fast=True, timeout_s=SPEAK_S)
+            result = transcribe_live(self._run, url, audio, speed_fast=True, timeout_s=SPEAK_S, token=token)
         except AuthError as error:
             raise PodFailedError(
                 f"pod {self._pod_id} is ready, but refuses our token: {error}", hint=error.hint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from builder.errors import NetworkError, NotFoundError, RateLimitedError, ServerFaultError
 from builder.pods.log_follow import LogQuery, follow
 from builder.pods.operate import UP
-from builder.pods.pods import account_document, report
+from builder.pods.pods import account_document, recorded, report
 
 if TYPE_CHECKING:
     from builder.api.models import LogEvent
@@ -85,8 +85,10 @@ def _report(run: Runtime, pod_id: str) -> dict[str, Any]:
     try:
         pod = run.api.get_pod(pod_id)
     except NotFoundError:
+        if recorded(run, pod_id) is None:
+            raise NotFoundError(f"there is no pod {pod_id}") from None
         raise NotFoundError(
-            f"pod {pod_id} is gone: terminated, by you or by RunPod; it costs nothing any more",
-            hint="forget it: python -m builder terminate; or deploy another: python -m builder deploy",
+            f"pod {pod_id}, deployed from here, is gone: terminated, by you or by RunPod; it costs nothing any more",
+            hint=f"forget it: python -m builder terminate {pod_id}; or deploy another: python -m builder deploy",
         ) from None
     return report(run, pod)

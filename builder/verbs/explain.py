@@ -35,7 +35,8 @@ def explain(
 
     if text is not None and pod is not None:
         raise UsageError("give a text or --pod, not both")
-    document = explained(read_text(run, text, pod))
+    # Cleaned as a whole: what is shown of it is cut to a length.
+    document = explained(run.redactor.clean(read_text(run, text, pod)))
 
     def show() -> None:
         run.console.line(f"cause    {document['cause']} ({document['kind']}, confidence {document['confidence']})")

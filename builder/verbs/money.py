@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builder.cli import verb
+from builder.errors import CheckFailedError
 from builder.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check_all(
     found = look(run)
     run.console.result(found.document(), lambda: show_checked(run, found))
     if fail_if_running and found.is_running:
-        raise typer.Exit(1)
+        raise CheckFailedError("something is paid for by the hour, or not everything could be seen", hint="")
 
 
 def guard(
@@ -109,7 +110,7 @@ def _guard_run(run: Runtime, limits: Limits, ending: Ending, every: int | None, 
             f"not ended: {'; '.join(seen.problems)}", hint="end it yourself: python -m builder terminate POD_ID"
         )
     if fail_if_any and seen.n_due:
-        raise typer.Exit(1)
+        raise CheckFailedError(f"due and left running: {seen.n_due}", hint="end what is due: add --kill")
 
 
 def _guard_by_itself(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -75,7 +74,7 @@ def status(
     def show(document: Mapping[str, Any]) -> None:
         at = iso_time(run.clock.unix_s())
         if run.console.as_json or not run.console.shows_to_terminal:
-            run.console.line(json.dumps({"at": at, **document}, ensure_ascii=False))
+            run.console.json_line({"at": at, **document})
         else:
             run.console.line(status_line(document, at))
 
@@ -104,7 +103,7 @@ def logs(
     try:
         for event in pod_lines(run, chosen_pod_id(run, pod), query, is_endless=follow):
             if run.console.as_json:
-                run.console.line(json.dumps(event.model_dump(), ensure_ascii=False))
+                run.console.json_line(event.model_dump())
             else:
                 run.console.line(f"{event.ts} {event.source:<9} {event.line}")
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ from realtime.client.display import Display, make_display
 from realtime.client.errors import EXIT_BROKEN, ConnectError, ServerFullError, SourceError, exit_code
 from realtime.client.lines import joined
 from realtime.client.messages import Event, Language, ServerWarning
-from realtime.client.options import Plan, make_parser, make_plan
+from realtime.client.options import TOKEN_VARIABLE, Plan, make_parser, make_plan
 from realtime.client.pacing import Pacer, paced
 from realtime.client.signals import on_signals
 from realtime.client.sources import FILE_LIMITS, count_samples, file_chunks, microphone_chunks, primed
@@ -192,11 +192,21 @@ async def _run(plan: Plan) -> int:
             return await run.all()
 
 
+def _surroundings() -> dict[str, str]:
+    """The environment, and the secret of `.env` where the environment has none: the server reads it there too."""
+    from dotenv import dotenv_values
+
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        token = dotenv_values(".env", interpolate=False).get(TOKEN_VARIABLE)
+        return {TOKEN_VARIABLE: token or "", **os.environ}
+    return dict(os.environ)
+
+
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command line; returns the exit code (`--help` and wrong options exit by themselves)."""
     args = make_parser().parse_intermixed_args(argv)
     try:
-        plan = make_plan(args, os.environ if environ is None else environ)
+        plan = make_plan(args, _surroundings() if environ is None else environ)
     except SttError as error:
         complain(f"error: {error}")
         return exit_code(error)

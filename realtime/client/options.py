@@ -88,7 +88,7 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
     add("-s", "--host", "--server", metavar="HOST", help="instead of a URL: host name")
     add("-p", "--port", type=int, metavar="PORT", help=f"instead of a URL: port (default {DEFAULT_PORT})")
     add("--use_ssl", "--use-ssl", action="store_true", help="instead of a URL: use wss://")
-    add("--token-file", type=Path, metavar="FILE", help=f"file with the secret (default: {TOKEN_VARIABLE})")
+    add("--token-file", type=Path, metavar="FILE", help=f"file with the secret (default: {TOKEN_VARIABLE}, .env too)")
 
 
 def _add_speech(group: argparse._ArgumentGroup) -> None:

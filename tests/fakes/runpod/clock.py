@@ -9,7 +9,7 @@ import threading
 import time
 from datetime import datetime, timezone
 
-__all__ = ["AnyClock", "PlaneClock", "RealPlaneClock", "iso_time", "parse_time"]
+__all__ = ["PlaneClock", "RealPlaneClock", "iso_time", "parse_time"]
 
 START_UNIX_S = 1_767_225_600.0
 """2026-01-01T00:00:00Z: a boundary of every billing bucket."""
@@ -65,9 +65,6 @@ class RealPlaneClock(PlaneClock):
     def sleep(self, seconds: float) -> None:
         time.sleep(max(0.0, seconds))
 
-
-AnyClock = PlaneClock
-"""What the plane takes."""
 
 
 def iso_time(unix_s: float) -> str:

@@ -64,6 +64,8 @@ class ControlPlane:
         self.proxy = ProxyPlane(self._ports, seed=seed)
         self.is_v1_retired = False
         self.is_graphql_retired = False
+        self.keeps_contract = True
+        """Off for tests that break RunPod's document on purpose."""
         self._server = ControlServer(self._decide, port)
         self._v2 = ControlRoutes(self.pods).operations()
         self._server.add_operations(self._v2)
@@ -84,9 +86,13 @@ class ControlPlane:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.__exit__(kind, error, trace)
+        if kind is None and self.keeps_contract:
+            self.assert_contract()
 
     def reset(self, seed: int = 0, *, balance: float = 100.0, clock: PlaneClock | None = None) -> None:
         """Fresh store, journal, faults and limits on the same server; time starts again (or is `clock`'s)."""
+        if self.keeps_contract:
+            self.assert_contract()
         if clock is None:
             self.clock.restart()
         else:

@@ -58,8 +58,9 @@ class LocalWorker:
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 list(command),
-                env={**environ, "HOME": str(home)},
-                cwd=folder or ROOT,
+                env={"PYTHONPATH": str(ROOT), **environ, "HOME": str(home)},
+                # Not in the repository's folder, where somebody may have made a `.env`.
+                cwd=folder or home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
