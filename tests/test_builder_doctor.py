@@ -150,12 +150,23 @@ def test_rest_v1_behind_its_switch_is_warned_of_and_fails_once_retired(cli: Cli,
     assert findings(cli)["REST v1"][0]["says"] == "retired; not needed"
 
 
-@pytest.mark.parametrize(("credit", "state"), [(12.5, "ok"), (0.0, "fail")])
+@pytest.mark.parametrize(("credit", "state"), [(12.5, "ok"), (0.05, "warn"), (0.0, "fail")])
 def test_the_balance_is_read_and_judged(cli: Cli, plane: ControlPlane, credit: float, state: str) -> None:
     plane.reset(balance=credit)
     (check,) = findings(cli)["balance"]
     assert check["state"] == state
     assert f"${credit:.2f}" in check["says"]
+    assert ("not an hour of the cheapest GPU" in check["says"]) is (state == "warn")
+
+
+def test_a_missing_token_fails_as_deploy_refuses_it(cli: Cli) -> None:
+    path = cli.folder / ".env"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith("WHISPER_AUTH_TOKEN=")]
+    path.write_text("\n".join(kept) + "\n")
+    found = findings(cli)
+    (check,) = found["token"]
+    assert (check["state"], "deploy refuses" in check["says"]) == ("fail", True)
+    assert (found["settings"][0]["state"], found["API key"][0]["state"]) == ("ok", "ok")
 
 
 def test_without_graphql_only_the_balance_is_unknown(cli: Cli, plane: ControlPlane) -> None:

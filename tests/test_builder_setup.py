@@ -12,7 +12,7 @@ import pytest
 from builder.env_file import read_env_file
 from builder.setup.old_env import import_old_env
 from builder.setup.questions import TRIES
-from tests.builder_harness import Cli
+from tests.builder_harness import Cli, Outcome
 from tests.fakes.runpod.control_plane import ControlPlane
 
 OLD = """\
@@ -161,7 +161,7 @@ def test_the_wizard_asks_tries_the_key_and_takes_defaults(cli: Cli, plane: Contr
     values = env(cli)
     assert values["RUNPOD_API_KEY"] == plane.api_key
     assert values["RUNPOD_CLOUD_TYPE"] == "SECURE"
-    assert values["RUNPOD_GPU_TYPE"].startswith(("NVIDIA", "AMD"))
+    assert not {"RUNPOD_GPU_TYPE", "WHISPER_MODEL"} & values.keys()
     assert values["RUNPOD_IDLE_TIMEOUT"] == "300"
     assert (values["DOCKER_HUB_USERNAME"], values["DOCKER_PASSWORD"]) == ("someone", "dckr_pat_123456")
     assert "BUILDER_MAX_PRICE" not in values
@@ -169,6 +169,71 @@ def test_the_wizard_asks_tries_the_key_and_takes_defaults(cli: Cli, plane: Contr
     assert "the cheapest in stock now" in outcome.err
     assert "dckr_pat_123456" not in outcome.out + outcome.err
     assert "python -m builder deploy" in outcome.out
+
+
+def wizard(cli: Cli, **typed: str) -> Outcome:
+    """The wizard with the key in place; `typed` by question, each line an answer, the others answered by Enter."""
+    asked = ("key", "gpu", "cloud", "model", "account", "image", "idle", "price")
+    return cli.run("setup", answers="\n".join(typed.get(question, "") for question in asked) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "typed", "after"), [("", "tiny.en", "tiny.en"), ("base.en", "small.en", "small.en")]
+)
+def test_a_model_is_written_if_it_is_not_the_default_or_changes_one(
+    cli: Cli, before: str, typed: str, after: str
+) -> None:
+    if before:
+        (cli.folder / ".env").write_text(f"WHISPER_MODEL={before}\n")
+    outcome = wizard(cli, model=typed, price="\ny" if before else "")
+    assert outcome.code == 0, outcome.err
+    assert env(cli)["WHISPER_MODEL"] == after
+
+
+def test_the_wizard_names_the_gpu_that_gpus_would_pick(cli: Cli, plane: ControlPlane) -> None:
+    # In stock only where it is dearer: its price elsewhere must not be told.
+    first = cli.run("gpus", "--pick", "--json").document["gpus"][0]
+    plane.pods.set_stock(first["gpu"], "NONE", cloud=first["cloud"])
+    best = cli.run("gpus", "--pick", "--json").document["gpus"][0]
+    assert best != first
+    outcome = wizard(cli)
+    assert "(empty: the cheapest at each deploy)" in outcome.err
+    assert f"the cheapest in stock now: {best['name']} ({best['cloud']}), ${best['price_per_h']:.2f}/h" in outcome.err
+    assert "RUNPOD_GPU_TYPE" not in env(cli)
+
+
+def test_the_wizard_takes_names_unchecked_where_no_catalog_can_be_read(cli: Cli, plane: ControlPlane) -> None:
+    plane.faults.fail("GET /v2/catalog/gpus", status=503, times=50)
+    outcome = wizard(cli, gpu="9999x")
+    assert (outcome.code, env(cli)["RUNPOD_GPU_TYPE"]) == (0, "9999x")
+    assert "the catalog cannot be read" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("question", "wrong", "says"),
+    [
+        ("gpu", "9999x", "not in RunPod's catalog"),
+        ("account", "You Name", "the name is not allowed"),
+        ("image", "A B", "the name is not allowed"),
+        ("idle", "abc", "0 to 1440 minutes"),
+        ("idle", "-0.001", "0 to 1440 minutes"),
+        ("idle", "nan", "0 to 1440 minutes"),
+        ("idle", "1441", "0 to 1440 minutes"),
+    ],
+)
+def test_the_wizard_asks_again_after_an_answer_that_means_nothing(
+    cli: Cli, question: str, wrong: str, says: str
+) -> None:
+    outcome = wizard(cli, **{question: f"{wrong}\n"})
+    assert outcome.code == 0, outcome.err
+    assert says in outcome.err
+    assert wrong not in env(cli).values()
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [("0", "0"), ("0.001", "1"), ("0.0000000001", "1"), ("1.1", "66")])
+def test_minutes_are_rounded_up_so_that_none_becomes_never(cli: Cli, minutes: str, seconds: str) -> None:
+    wizard(cli, idle=minutes)
+    assert env(cli)["RUNPOD_IDLE_TIMEOUT"] == seconds
 
 
 def test_the_wizard_gives_up_after_three_keys_or_illegal_answers(cli: Cli, plane: ControlPlane) -> None:
@@ -201,7 +266,7 @@ def test_the_shell_projects_file_is_imported_without_loss(cli: Cli, plane: Contr
     assert outcome.code == 0, outcome.err
     values = env(cli)
     lost = {name: value for name, value in old.items() if values.get(name) != value}
-    assert lost.keys() == {"RUNPOD_POD_IP", "RUNPOD_CLOUD_TYPE", "ENV_VERSION"}
+    assert lost.keys() == {"RUNPOD_POD_IP", "RUNPOD_CLOUD_TYPE", "ENV_VERSION", "DOCKER_TAG"}
     assert (values["RUNPOD_CLOUD_TYPE"], values["RUNPOD_GPU_TYPE"], values["RUNPOD_IDLE_TIMEOUT"]) == (
         "ANY",
         "RTX 3070",
@@ -213,10 +278,22 @@ def test_the_shell_projects_file_is_imported_without_loss(cli: Cli, plane: Contr
     fates = {each["variable"]: each for each in outcome.document["imported"]}
     assert fates.keys() == old.keys()
     assert fates["RUNPOD_POD_IP"]["verdict"] == "dropped"
-    for variable in ("RUNPOD_POD_ID", "RUNPOD_WS_PORT", "RUNPOD_HEALTH_PORT"):
+    assert fates["RUNPOD_POD_ID"]["verdict"] == "kept" and "take the line out" in fates["RUNPOD_POD_ID"]["why"]
+    for variable in ("RUNPOD_WS_PORT", "RUNPOD_HEALTH_PORT"):
         assert fates[variable] == {"variable": variable, "verdict": "kept", "why": "the pod it belongs to is gone"}
     assert all(each["why"] for each in fates.values() if each["verdict"] != "used")
     assert plane.mutations() == []
+
+
+def test_the_shell_projects_image_is_not_taken_over(cli: Cli, plane: ControlPlane) -> None:
+    (cli.folder / "old.env").write_text(OLD.format(key=plane.api_key))
+    outcome = cli.run("setup", "--non-interactive", "--from", "old.env", "--json")
+    fates = {each["variable"]: each for each in outcome.document["imported"]}
+    assert fates["DOCKER_TAG"]["verdict"] == "dropped"
+    assert "neither the secret nor the self-stop" in fates["DOCKER_TAG"]["why"]
+    assert "DOCKER_TAG" not in (cli.folder / ".env").read_text()
+    assert outcome.document["next"][1:3] == ["python -m builder build", "python -m builder push"]
+    assert "no image" in cli.run("plan", "--json").problem["error"]
 
 
 def test_an_import_into_a_present_file_keeps_what_only_that_has(cli: Cli, plane: ControlPlane) -> None:
@@ -271,6 +348,17 @@ def test_config_set_checks_and_takes_secrets_from_stdin_only(cli: Cli) -> None:
     assert "RUNPOD_GPU_TYPE" not in env(cli)
 
 
+@pytest.mark.parametrize("verb", [("config", "set"), ("setup", "--non-interactive", "--set")])
+def test_names_that_nothing_reads_are_set_with_a_warning(cli: Cli, verb: tuple[str, ...]) -> None:
+    outcome = cli.run(*verb, "BUILDER_MAX_PRISE=0.5")
+    assert (outcome.code, env(cli)["BUILDER_MAX_PRISE"]) == (0, "0.5")
+    assert "warning: BUILDER_MAX_PRISE" in outcome.err and "did you mean BUILDER_MAX_PRICE?" in outcome.err
+    assert "warning: NOPE: nothing here reads it" in cli.run(*verb, "NOPE=1").err
+    for known in ("BUILDER_MAX_PRICE=0.5", "MAX_CLIENTS=4", "FEATURE_THREADS=2", "RUNPOD_POD_ID=abc"):
+        assert "warning" not in cli.run(*verb, known).err
+    assert "warning" not in cli.run("config", "set", "BUILDER_MAX_PRISE=").err
+
+
 def test_config_check_names_everything_at_once(cli: Cli) -> None:
     del cli.environ["RUNPOD_API_KEY"]
     assert cli.run("config", "check", "--json").document["problems"][0]["variable"] == "RUNPOD_API_KEY"
@@ -281,3 +369,31 @@ def test_config_check_names_everything_at_once(cli: Cli) -> None:
     assert {"RUNPOD_GPU_COUNT", "BUILDER_MAX_PRICE"} <= says.keys()
     assert "did you mean WHISPER_MODEL?" in says["WHISPER_MODLE"]
     assert "not valid" in cli.run("config", "check").out
+
+
+def test_an_import_tells_what_the_shell_read_otherwise(cli: Cli, plane: ControlPlane) -> None:
+    lines = r'DOCKER_PASSWORD="pa\$word"' + "\nRUNPOD_POD_NAME=whisper-$(date +%s)\nDOCKER_IMAGE=w\n"
+    (cli.folder / "old.env").write_text(lines)
+    outcome = cli.run("setup", "--non-interactive", "--from", "old.env", "--json")
+    assert outcome.code == 0, outcome.err
+    fates = {each["variable"]: each for each in outcome.document["imported"]}
+    assert fates["RUNPOD_POD_NAME"]["verdict"] == "check" and "$" in fates["RUNPOD_POD_NAME"]["why"]
+    assert (fates["DOCKER_PASSWORD"]["verdict"], fates["DOCKER_IMAGE"]["verdict"]) == ("used", "used")
+    assert (env(cli)["DOCKER_PASSWORD"], env(cli)["RUNPOD_POD_NAME"]) == ("pa$word", "whisper-$(date +%s)")
+
+
+@pytest.mark.parametrize("name", ["BUCKET_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_PASS"])
+def test_secrets_by_their_name_are_neither_shown_nor_taken_from_the_command_line(cli: Cli, name: str) -> None:
+    (cli.folder / ".env").write_text(f"{name}=canary-0123456789\n")
+    shown = cli.run("config", "get", name, "--json")
+    assert shown.document["value"] == "[hidden]"
+    assert cli.run("config", "set", f"{name}=canary-abc").code == 2
+    assert env(cli) == {name: "canary-0123456789"}
+
+
+def test_secrets_too_short_to_be_hidden_are_refused(cli: Cli) -> None:
+    outcome = cli.run("config", "set", "DOCKER_PASSWORD", answers="abc12\n")
+    assert outcome.code == 2 and "6 characters" in outcome.err
+    cli.environ["DOCKER_PASSWORD"] = "abc12"
+    assert cli.run("setup", "--non-interactive").code == 2
+    assert not (cli.folder / ".env").exists()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.env_file import VERSION_KEY, update_env_file
 from builder.errors import AuthError, NotFoundError, UsageError
-from builder.redact import HIDDEN
+from builder.image.reference import repository
+from builder.redact import HIDDEN, MIN_SECRET_CHARS, is_secret_name
 from builder.settings import POD_VARIABLES, ROWS, is_placeholder, read_settings
 from builder.setup.old_env import import_old_env
 
@@ -25,9 +28,13 @@ __all__ = [
     "parse_pairs",
     "set_settings",
     "show",
+    "warn_of_strangers",
 ]
 
 _ROWS = {row.env: row for row in ROWS}
+_TEMPLATE = Path(__file__).parents[2] / ".env.template"
+"""The server's settings; absent where the builder is installed without the checkout."""
+_NEAR = 0.85
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,19 @@ class Problem:
 
 def is_secret(name: str) -> bool:
     """True for variables whose value is never shown nor taken from a command line."""
-    return (name in _ROWS and _ROWS[name].is_secret) or name.endswith(("_PASSWORD", "_SECRET", "_TOKEN", "_API_KEY"))
+    return (name in _ROWS and _ROWS[name].is_secret) or is_secret_name(name)
 
 
 def check_value(name: str, value: str) -> None:
     """Raises UsageError if `value` is not legal for the variable `name`."""
-    read_settings({}, {name: value})
+    if is_secret(name) and not is_placeholder(value) and len(value.strip()) < MIN_SECRET_CHARS:
+        raise UsageError(
+            f"{name} is too short; legal: {MIN_SECRET_CHARS} characters and more",
+            hint="a shorter one could not be kept out of messages",
+        )
+    settings = read_settings({}, {name: value})
+    if name in ("DOCKER_HUB_USERNAME", "DOCKER_IMAGE"):
+        repository(settings)
 
 
 def show(environ: Mapping[str, str], env_file: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -76,7 +90,7 @@ def get_setting(name: str, environ: Mapping[str, str], env_file: Mapping[str, st
     if name in env_file:
         value = HIDDEN if is_secret(name) else env_file[name]
         return {"variable": name, "value": value, "source": ".env", "help": "no verb reads it", "legal": ""}
-    raise NotFoundError(f"there is no setting {name[:60]}", hint="see them all: python -m builder config show")
+    raise NotFoundError(f"there is no setting {name}", hint="see them all: python -m builder config show")
 
 
 def check_settings(environ: Mapping[str, str], env_file: Mapping[str, str]) -> list[Problem]:
@@ -93,7 +107,8 @@ def check_settings(environ: Mapping[str, str], env_file: Mapping[str, str]) -> l
     if not problems:
         problems.extend(_no_key(environ, env_file))
     if _find("WHISPER_AUTH_TOKEN", environ, env_file)[0] is None:
-        problems.append(Problem("WHISPER_AUTH_TOKEN", "not set: anyone who finds a pod may use it", is_error=False))
+        says = "not set: deploy refuses without one, or serves anyone with --no-auth"
+        problems.append(Problem("WHISPER_AUTH_TOKEN", says, is_error=False))
     problems.extend(_strangers(env_file))
     return problems
 
@@ -110,7 +125,7 @@ def parse_pairs(pairs: Iterable[str]) -> dict[str, str]:
                 hint=f"set it in the environment, or run: python -m builder config set {name}",
             )
         if not equals or not name:
-            raise UsageError(f"{pair[:60]!r} is not NAME=value")
+            raise UsageError(f"{pair!r} is not NAME=value")
         check_value(name, value)
         values[name] = value
     return values
@@ -130,11 +145,25 @@ def set_settings(run: Runtime, arguments: list[str]) -> list[str]:
             if not value:
                 raise UsageError(f"{argument}: nothing was given", hint="type it, or pipe it in")
             run.redactor.add(value)
+            check_value(argument, value)
             changes[argument] = value
         else:
             changes.update({name: value or None for name, value in parse_pairs([argument]).items()})
+    warn_of_strangers(run, [name for name, value in changes.items() if value is not None])
     update_env_file(run.env_path, changes)
     return list(changes)
+
+
+def warn_of_strangers(run: Runtime, names: Iterable[str]) -> None:
+    """Warn of each name that neither verbs nor the server read: a limit with a typing error limits nothing."""
+    template = _TEMPLATE.read_text("utf-8") if _TEMPLATE.is_file() else ""
+    servers = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", template, re.MULTILINE)
+    known = [*_ROWS, *POD_VARIABLES, *servers, VERSION_KEY, "RUNPOD_POD_ID"]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+            meant = f"did you mean {close[0]}?" if close else "pods get it only by deploy --set"
+            run.console.warn(f"{name}: nothing here reads it; {meant}")
 
 
 def _find(name: str, environ: Mapping[str, str], env_file: Mapping[str, str]) -> tuple[str | None, str]:
@@ -162,7 +191,7 @@ def _strangers(env_file: Mapping[str, str]) -> list[Problem]:
         fate = fates.get(name)
         if name in known or fate is None or fate.verdict != "kept":
             continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
         says = f"no verb reads it; did you mean {close[0]}?" if close else fate.why
         problems.append(Problem(name, says, is_error=False))
     return problems

@@ -58,6 +58,10 @@ def _env_file(run: Runtime) -> Iterator[Check]:
 def _settings(run: Runtime) -> Iterator[Check]:
     problems = check_settings(run.environ, run.env_file)
     for problem in problems:
+        if problem.variable == "WHISPER_AUTH_TOKEN" and not problem.is_error:
+            # Not under "settings": they are valid, and RunPod can be asked.
+            yield Check("token", "fail", f"{problem.variable}: {problem.says}", "python -m builder setup")
+            continue
         is_made = problem.variable in ("RUNPOD_API_KEY", "WHISPER_AUTH_TOKEN")
         remedy = "python -m builder setup" if is_made else "python -m builder config set NAME=VALUE"
         yield Check("settings", "fail" if problem.is_error else "warn", f"{problem.variable}: {problem.says}", remedy)
@@ -92,7 +96,7 @@ def _docker(run: Runtime) -> Iterator[Check]:
     from builder.image.docker import Docker
 
     try:
-        docker = Docker(run.environ, run.console.note)
+        docker = Docker(run.environ, run.console.note, run.redactor.clean)
         client = docker.client_version()
     except DockerError as error:
         yield Check("docker", "warn", f"{error}; build and push need it", error.hint)
@@ -112,7 +116,7 @@ def _image(run: Runtime) -> Iterator[Check]:
         yield Check("image", "warn", "none is named or pushed yet", "build and push one, or set DOCKER_TAG")
         return
     try:
-        docker = Docker(run.environ, run.console.note)
+        docker = Docker(run.environ, run.console.note, run.redactor.clean)
     except DockerError:
         yield Check("image", "skip", f"{image}: only docker can ask its registry")
         return

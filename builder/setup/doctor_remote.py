@@ -89,10 +89,25 @@ def _graphql(run: Runtime) -> Iterator[Check]:
     remedy = "add credit in RunPod's console (Billing)"
     if balance.credit <= 0:
         yield Check("balance", "fail", says, remedy)
+    elif (price_per_h := _cheapest(run)) is not None and balance.credit < price_per_h:
+        says = f"{says}: not an hour of the cheapest GPU, ${price_per_h:.2f}/h; deploy refuses"
+        yield Check("balance", "warn", says, remedy)
     elif balance.credit < balance.spend_per_h * RESERVE_H:
         yield Check("balance", "warn", f"{says}: less than {RESERVE_H:g} hours of it", remedy)
     else:
         yield Check("balance", "ok", says)
+
+
+def _cheapest(run: Runtime) -> float | None:
+    """$/h of the cheapest GPU that would do; None if none is in stock, or the catalog does not tell."""
+    from builder.deploy.gpu_list import GpuQuery, list_gpus
+
+    names = ",".join(run.settings.gpu_types) or None
+    try:
+        (best,) = list_gpus(run, GpuQuery(gpu=names, count=run.settings.gpu_count), is_pick=True).candidates
+    except BuilderError:
+        return None
+    return best.price_per_h
 
 
 def _tolerant(look: Callable[[Runtime], Iterator[Check]], name: str) -> Callable[[Runtime], Iterator[Check]]:

@@ -14,9 +14,13 @@ from builder.settings import POD_VARIABLES, ROWS, is_placeholder
 
 __all__ = ["Fate", "Import", "import_old_env"]
 
-Verdict = Literal["used", "kept", "dropped"]
+Verdict = Literal["used", "kept", "dropped", "check"]
 _POD_RECORD = "record of the shell project's pod; verbs read artifacts/pod.json"
 _POD_GONE = "the pod it belongs to is gone"
+_POD_ID_GONE = "the pod is gone, yet verbs without a pod's id mean it until the next deploy: take the line out"
+_NOT_TAKEN = {
+    "DOCKER_TAG": "an image of the shell project knows neither the secret nor the self-stop: build and push anew"
+}
 _LATER = "for EC2, which no verb manages yet"
 _DEPLOYMENT = "the shell project's record of its last deploy"
 _UNUSED = {
@@ -42,7 +46,10 @@ _PORT_VARIABLES = ("RUNPOD_POD_IP", "RUNPOD_WS_PORT", "RUNPOD_HEALTH_PORT")
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one variable: `used` by verbs, `kept` though no verb reads it, `dropped`; and why."""
+    """What became of one variable: `used` by verbs, `kept` though no verb reads it, `dropped`; and why.
+
+    `check`: taken over, but it may have meant something else to the shell.
+    """
 
     variable: str
     verdict: Verdict
@@ -58,8 +65,13 @@ class Import:
     fates: tuple[Fate, ...]
 
 
-def import_old_env(old: Mapping[str, str], *, pod_is_alive: bool | None = None) -> Import:
-    """Translate; `pod_is_alive`: whether the pod of RUNPOD_POD_ID exists (None: nobody knows)."""
+def import_old_env(
+    old: Mapping[str, str], *, pod_is_alive: bool | None = None, doubts: Mapping[str, str] | None = None
+) -> Import:
+    """Translate; `pod_is_alive`: whether the pod of RUNPOD_POD_ID exists (None: nobody knows).
+
+    `doubts` says of variables why the shell may have read another value.
+    """
     changes: dict[str, str | None] = {}
     values: dict[str, str] = {}
     fates = []
@@ -68,11 +80,16 @@ def import_old_env(old: Mapping[str, str], *, pod_is_alive: bool | None = None) 
             changes[variable] = None
             fates.append(Fate(variable, "dropped", "was never filled in"))
             continue
+        if variable in _NOT_TAKEN:
+            changes[variable] = None
+            fates.append(Fate(variable, "dropped", _NOT_TAKEN[variable]))
+            continue
         mapped = _MAPPED.get(variable, {}).get(value.strip().upper(), value)
         if mapped != value:
             changes[variable] = mapped
         values[variable] = mapped
-        fates.append(_fate(variable, value, mapped, pod_is_alive))
+        doubt = (doubts or {}).get(variable)
+        fates.append(Fate(variable, "check", doubt) if doubt else _fate(variable, value, mapped, pod_is_alive))
     return Import(changes, values, tuple(fates))
 
 
@@ -85,8 +102,10 @@ def _fate(variable: str, value: str, mapped: str, pod_is_alive: bool | None) -> 
         return Fate(variable, "used", "handed on to the server in the pod")
     if variable == "ENV_VERSION":
         return Fate(variable, "used", "counts on")
-    if variable == "RUNPOD_POD_ID" and pod_is_alive is not False:
+    if variable == "RUNPOD_POD_ID":
+        if pod_is_alive is False:
+            return Fate(variable, "kept", _POD_ID_GONE)
         return Fate(variable, "used", "the pod meant where artifacts/pod.json names none")
-    if variable in ("RUNPOD_POD_ID", *_PORT_VARIABLES) and pod_is_alive is False:
+    if variable in _PORT_VARIABLES and pod_is_alive is False:
         return Fate(variable, "kept", _POD_GONE)
     return Fate(variable, "kept", _UNUSED.get(variable, "no verb reads it"))

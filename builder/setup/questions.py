@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.errors import AuthError, BuilderError, UsageError
+from builder.errors import AuthError, BuilderError, CapacityError, UsageError
 from builder.setup.config import check_value
 
 if TYPE_CHECKING:
-    from builder.api.models import GpuType
     from builder.runtime import Runtime
 
-__all__ = ["TRIES", "ask_key", "ask_settings", "cheapest"]
+__all__ = ["TRIES", "ask_key", "ask_settings"]
 
 TRIES = 3
-MIN_MEMORY_GB = 8
-"""The smallest GPU that is proposed: what the default model needs, with room."""
+MAX_IDLE_MIN = 1440
+"""The longest idle limit, as the table of settings has it in seconds."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One variable; `default` if nothing is set, `to_value` from what people type to what is written."""
+    """One variable; `to_value` makes what is written of what people type, `to_text` what is shown of what is set.
+
+    `default` counts if nothing is set; without one `empty` says what no answer means.
+    """
 
     env: str
     text: str
     default: str = ""
+    empty: str = ""
     secret: bool = False
     to_value: Callable[[str], str] = str
     to_text: Callable[[str], str] = str
 
 
 def _seconds(minutes: str) -> str:
+    """Whole seconds, rounded up: 0 means never, which no other answer may become."""
     try:
-        return str(round(float(minutes) * 60))
-    except (ValueError, OverflowError):
-        return minutes
+        number = float(minutes)
+    except ValueError:
+        number = math.nan
+    # Written so that NaN fails too.
+    if not 0 <= number <= MAX_IDLE_MIN:
+        raise UsageError(f"{minutes!r} is not allowed; legal: 0 to {MAX_IDLE_MIN} minutes")
+    return str(math.ceil(round(number * 60, 6)) or int(number > 0))
 
 
 def _minutes(seconds: str) -> str:
@@ -47,11 +56,11 @@ def _minutes(seconds: str) -> str:
 
 
 QUESTIONS = (
-    Question("RUNPOD_GPU_TYPE", "GPU types in order of preference, by commas"),
+    Question("RUNPOD_GPU_TYPE", "GPU types in order of preference, by commas", empty="the cheapest at each deploy"),
     Question("RUNPOD_CLOUD_TYPE", "cloud (SECURE, COMMUNITY, ANY)", "ANY"),
     Question("WHISPER_MODEL", "model", "small.en"),
-    Question("DOCKER_HUB_USERNAME", "account at Docker Hub (empty: none)"),
-    Question("DOCKER_PASSWORD", "its access token (empty: the docker client is logged in)", secret=True),
+    Question("DOCKER_HUB_USERNAME", "account at Docker Hub", empty="none"),
+    Question("DOCKER_PASSWORD", "its access token", empty="the docker client is logged in", secret=True),
     Question("DOCKER_IMAGE", "image name", "whisper-runpod"),
     Question(
         "RUNPOD_IDLE_TIMEOUT",
@@ -60,7 +69,7 @@ QUESTIONS = (
         to_value=_seconds,
         to_text=_minutes,
     ),
-    Question("BUILDER_MAX_PRICE", "most dollars an hour that a pod may cost (empty: no limit)"),
+    Question("BUILDER_MAX_PRICE", "most dollars an hour that a pod may cost", empty="no limit"),
 )
 
 
@@ -95,51 +104,59 @@ def ask_settings(run: Runtime, current: Mapping[str, str], *, skip: tuple[str, .
         if question.env == "DOCKER_PASSWORD" and not {**current, **answers}.get("DOCKER_HUB_USERNAME"):
             continue
         default = current.get(question.env) or question.default
-        if not default and question.env == "RUNPOD_GPU_TYPE":
-            default = _cheapest_now(run, current)
-        answer = _ask(run, question, default)
-        if answer:
+        has_catalog = question.env == "RUNPOD_GPU_TYPE" and _tell_cheapest(run, current)
+        answer = _ask(run, question, default, (lambda names: _check_gpus(run, current, names)) if has_catalog else None)
+        # The server here reads the same file: a default for pods would take its demo model from it.
+        is_left_out = question.env == "WHISPER_MODEL" and question.env not in current and answer == question.default
+        if answer and not is_left_out:
             answers[question.env] = answer
     return answers
 
 
-def cheapest(gpus: list[GpuType]) -> tuple[str, float] | None:
-    """Id and $/h of the cheapest type in stock that is large enough for the default model."""
-    offers = [
-        (price, gpu.id)
-        for gpu in gpus
-        for price in (gpu.price.secure, gpu.price.community)
-        if price and gpu.memory >= MIN_MEMORY_GB and gpu.availability not in (None, "NONE")
-    ]
-    return (min(offers)[1], min(offers)[0]) if offers else None
-
-
-def _cheapest_now(run: Runtime, current: Mapping[str, str]) -> str:
-    from builder.setup.wizard import control_plane
+def _tell_cheapest(run: Runtime, current: Mapping[str, str]) -> bool:
+    """Say what `gpus --pick` would choose; False if the catalog cannot be read."""
+    from builder.deploy.gpu_list import GpuQuery, list_gpus
+    from builder.setup.wizard import as_if
 
     try:
-        found = cheapest(control_plane(run, {"RUNPOD_API_KEY": current["RUNPOD_API_KEY"]}).gpu_types())
+        (best,) = list_gpus(as_if(run, current), GpuQuery(), is_pick=True).candidates
+    except CapacityError as error:
+        run.console.note(str(error))
     except BuilderError as error:
-        run.console.note(f"the catalog cannot be read ({error}); empty: the cheapest at each deploy")
-        return ""
-    if found is None:
-        return ""
-    run.console.note(f"the cheapest in stock now: {found[0]}, ${found[1]:.2f}/h")
-    return found[0]
+        run.console.note(f"the catalog cannot be read: {error}")
+        return False
+    else:
+        run.console.note(f"the cheapest in stock now: {best.label}, ${best.price_per_h or 0:.2f}/h")
+    return True
 
 
-def _ask(run: Runtime, question: Question, default: str) -> str:
+def _check_gpus(run: Runtime, current: Mapping[str, str], names: str) -> None:
+    """Raises UsageError for a name that fits no GPU of the catalog, or several."""
+    from builder.deploy.gpu_list import GpuQuery, list_gpus
+    from builder.setup.wizard import as_if
+
+    try:
+        list_gpus(as_if(run, current), GpuQuery(cloud="ANY", gpu=names, is_all=True))
+    except UsageError:
+        raise
+    except BuilderError as error:
+        run.console.note(f"the names could not be checked: {error}")
+
+
+def _ask(run: Runtime, question: Question, default: str, check: Callable[[str], None] | None) -> str:
     shown = "(unchanged)" if question.secret and default else question.to_text(default)
-    prompt = f"{question.text}{f' [{shown}]' if default else ''}: "
+    prompt = f"{question.text} {f'[{shown}]' if default else f'(empty: {question.empty})'}: "
     for _ in range(TRIES):
         typed = run.console.ask(prompt, secret=question.secret).strip()
         if not typed:
             return default
         if question.secret:
             run.redactor.add(typed)
-        value = question.to_value(typed)
         try:
+            value = question.to_value(typed)
             check_value(question.env, value)
+            if check is not None:
+                check(value)
         except UsageError as error:
             run.console.warn(str(error))
         else:

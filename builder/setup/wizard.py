@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.env_file import VERSION_KEY, apply_changes, parse_env, read_env_file
+from builder.env_file import VERSION_KEY, apply_changes, parse_env, read_env_file, shell_doubts
 from builder.errors import AuthError, BuilderError, NotFoundError, UsageError
 from builder.settings import ROWS, is_placeholder, read_settings
-from builder.setup.config import check_value
+from builder.setup.config import check_value, warn_of_strangers
 from builder.setup.old_env import Import, import_old_env
 from builder.setup.questions import ask_key, ask_settings
 from builder.state import write_private
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from builder.api.control_plane import ControlPlane
     from builder.runtime import Runtime
 
-__all__ = ["ASKED", "DEFAULT_IDLE_STOP_S", "Wishes", "control_plane", "set_up"]
+__all__ = ["ASKED", "DEFAULT_IDLE_STOP_S", "Wishes", "as_if", "control_plane", "set_up"]
 
 DEFAULT_IDLE_STOP_S = 1800
 MAX_KEY_FILE_BYTES = 4096
@@ -59,6 +60,7 @@ def set_up(run: Runtime, wishes: Wishes) -> dict[str, Any]:
     """Do it; returns what was done. Raises AuthError without a valid key, UsageError, and what writing raises."""
     if wishes.ask and not run.console.is_interactive:
         raise UsageError("nobody can be asked here", hint="add --non-interactive, and give the key by RUNPOD_API_KEY")
+    warn_of_strangers(run, wishes.given)
     old_text, imported = _import(run, wishes)
     # Read and checked as a whole first: a file that cannot be understood is not rewritten.
     present = read_env_file(run.env_path)
@@ -85,13 +87,20 @@ def set_up(run: Runtime, wishes: Wishes) -> dict[str, Any]:
 
 def control_plane(run: Runtime, values: Mapping[str, str]) -> ControlPlane:
     """RunPod's API with a key that is not in `.env` yet. Raises AuthError, UsageError."""
-    from builder.api.connect import connect
+    return as_if(run, values).api
 
+
+def as_if(run: Runtime, values: Mapping[str, str]) -> Runtime:
+    """`run` with settings that are not in `.env` yet. Raises UsageError."""
     known = {row.env for row in ROWS}
     given = {name: value for name, value in values.items() if name in known}
     # These win over the environment: the user has just named them.
     settings = read_settings({**run.environ, **given}, run.env_file)
-    return connect(settings, run.clock, run.redactor, run.console.note, run.environ)
+    other = copy(run)
+    for made_with_settings in ("api", "graphql"):
+        vars(other).pop(made_with_settings, None)
+    other.settings = settings
+    return other
 
 
 def _import(run: Runtime, wishes: Wishes) -> tuple[str | None, Import]:
@@ -103,7 +112,8 @@ def _import(run: Runtime, wishes: Wishes) -> tuple[str | None, Import]:
     old = read_env_file(path)
     _hide(run, old)
     alive = _pod_is_alive(run, old)
-    return path.read_bytes().decode("utf-8-sig"), import_old_env(old, pod_is_alive=alive)
+    text = path.read_bytes().decode("utf-8-sig")
+    return text, import_old_env(old, pod_is_alive=alive, doubts=shell_doubts(text, str(path)))
 
 
 def _pod_is_alive(run: Runtime, old: Mapping[str, str]) -> bool | None:
