@@ -66,7 +66,6 @@ class RealPlaneClock(PlaneClock):
         time.sleep(max(0.0, seconds))
 
 
-
 def iso_time(unix_s: float) -> str:
     """RFC 3339 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(unix_s, timezone.utc)
