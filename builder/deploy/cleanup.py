@@ -89,7 +89,7 @@ def clean_up(run: Runtime, attempt: Attempt, error: BaseException, *, keep: bool
     return None
 
 
-def end_doubles(run: Runtime, attempt: Attempt, *, is_patient: bool) -> BuilderError | None:
+def end_doubles(run: Runtime, attempt: Attempt) -> BuilderError | None:
     """End what a create in doubt made beside the pod that is kept; the error to end with if that cannot be done.
 
     What may show even later is warned of, and its name stays in pending.json.
@@ -97,7 +97,7 @@ def end_doubles(run: Runtime, attempt: Attempt, *, is_patient: bool) -> BuilderE
     if not attempt.is_doubtful or attempt.pod is None:
         return None
     try:
-        swept = sweep(run, attempt.name, attempt.builder_id, keep=attempt.pod.id, is_patient=is_patient)
+        swept = sweep(run, attempt.name, attempt.builder_id, keep=attempt.pod.id, is_patient=True)
     except BuilderError as error:
         _remember(run, attempt)
         message = f"pod {attempt.pod.id} is fine, but whether {attempt.name} exists twice is not known: {error}"

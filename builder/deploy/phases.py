@@ -119,7 +119,7 @@ def _carry_out(run: Runtime, wishes: Wishes, prepared: Prepared, existing: Pod |
     attempt = Attempt(prepared.plan.name, prepared.builder_id, run.state.read("pod"))
     try:
         deployed = _create_and_wait(run, wishes, prepared, attempt)
-        deployed.problem = end_doubles(run, attempt, is_patient=not wishes.wait)
+        deployed.problem = end_doubles(run, attempt)
     except WaitTimeoutError as error:
         signals.is_cleaning = True
         raise _kept(run, attempt, error, existing) from None
@@ -266,7 +266,7 @@ def _kept(run: Runtime, attempt: Attempt, error: WaitTimeoutError, existing: Pod
         return error
     double: BuilderError | None
     try:
-        double = end_doubles(run, attempt, is_patient=False)
+        double = end_doubles(run, attempt)
     except KeyboardInterrupt:
         double = InterruptError(f"interrupted; whether {attempt.name} exists twice is not known")
     if double is not None:
