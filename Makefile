@@ -28,10 +28,10 @@ fake-runpod: $(VENV)/.dev  ## a RunPod on this machine to try the builder on wit
 chaos: $(VENV)/.dev  ## 2000 seeds of random faults over deploy and terminate: no pod may be lost sight of (8 minutes)
 	CHAOS_SEEDS=$${CHAOS_SEEDS:-2000} $(BIN)/python -m pytest -s tests/test_builder_chaos.py $(ARGS)
 
-# What depends on time runs alone; the rest three files at a time: much of it waits.
+# What depends on time runs alone; the rest two files at a time.
 test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name": only those, one after the other)
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore-glob='*/test_live_*'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='*/test_live_*'
 	$(BIN)/python -m pytest tests/test_live_*.py
 else
 	$(BIN)/python -m pytest $(ARGS)

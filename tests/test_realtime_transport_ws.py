@@ -487,7 +487,7 @@ def test_a_flood_of_empty_frames_does_not_stop_the_loop() -> None:
                 await asyncio.sleep(0)
                 worst_s = max(worst_s, loop.time() - started_s)
             assert await answer == (TEXT, b"1")
-            assert worst_s < 0.25, f"one turn of the loop took {worst_s:.3f} s"
+            assert worst_s < 0.5, f"one turn of the loop took {worst_s:.3f} s"
             await client.close()
 
     run(scenario)
