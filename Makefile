@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve job builder fake-runpod chaos test lint types format bench bench-live bench-files bench-start bench-cli bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
+.PHONY: help demo serve job builder fake-runpod fuzz chaos test lint types format bench bench-live bench-files bench-start bench-cli bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -24,6 +24,9 @@ builder: $(VENV)/.builder  ## deploy, watch and stop pods (ARGS="deploy --image 
 
 fake-runpod: $(VENV)/.dev  ## a RunPod on this machine to try the builder on without paying
 	$(BIN)/python -m tests.fakes.runpod $(ARGS)
+
+fuzz: $(VENV)/.dev  ## the properties with examples nobody has tried yet (3 minutes a round)
+	FUZZ=1 $(BIN)/python -m pytest -n 2 $$(grep -l hypothesis tests/test_*.py) $(ARGS)
 
 chaos: $(VENV)/.dev  ## 2000 seeds of random faults over deploy and terminate: no pod may be lost sight of (8 minutes)
 	CHAOS_SEEDS=$${CHAOS_SEEDS:-2000} $(BIN)/python -m pytest -s tests/test_builder_chaos.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,13 @@ from hypothesis import HealthCheck, settings
 from tests.serving import Server, running_server
 
 # A shared machine stalls now and then: how long one example takes says nothing about the code.
-settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The suite always tries the same examples, so that a change is judged by itself; `make fuzz` looks for new ones.
+settings.register_profile(
+    "shared-machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="FUZZ" not in os.environ,
+)
 settings.load_profile("shared-machine")
 
 
