@@ -98,9 +98,11 @@ def test_a_message_of_the_maximum_size_is_taken_and_one_byte_more_is_1009() -> N
             async with connect(url) as client:
                 await client.send(bytes(4 * MIB))
                 assert await client.recv() == str(4 * MIB)
-                with pytest.raises(ConnectionClosed):
+                # AttributeError: asyncio's, when the peer is gone in the moment of the write.
+                with pytest.raises((ConnectionClosed, AttributeError)):
                     await client.send(bytes(4 * MIB + 1))
                     await client.recv()
+                await client.wait_closed()
                 assert client.close_code == 1009
             assert (await app.ended.get())["code"] == 1009
             raw = await RawClient.upgraded(server.port)
