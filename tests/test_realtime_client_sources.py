@@ -117,14 +117,17 @@ def test_a_microphone_gives_what_it_hears_until_it_is_stopped() -> None:
         stop = asyncio.Event()
         blocks = [np.full(160, number, dtype=np.float32) for number in range(5)]
         seen = []
+        has_played = threading.Event()
 
         def play(on_block: Callable[[FloatArray], None]) -> None:
             for block in blocks:
                 on_block(block)
+            has_played.set()
 
         async for chunk in microphone_chunks(160, stop, ignore, scripted(play)):
             seen.append(int(chunk[0]))
             if len(seen) == 2:
+                assert has_played.wait(5)
                 stop.set()
         assert seen == [0, 1, 2, 3, 4]
 
