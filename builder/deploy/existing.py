@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.deploy.create import find_pod
 from builder.deploy.gpus import clouds_of, fits_name
+from builder.deploy.options import comma_list
 from builder.deploy.plan import check_price
 from builder.deploy.pod_spec import DEADLINE, drift
 from builder.deploy.prepare import pod_options
@@ -69,7 +70,7 @@ def reuse(run: Runtime, wishes: Wishes, pod: Pod) -> dict[str, Any]:
     check_price(pod.cost, run.settings.max_price if wishes.max_price is None else wishes.max_price, f"pod {pod.id}")
     options, _ = pod_options(run, wishes)
     different = drift(pod, options)
-    names = tuple(part.strip() for part in (wishes.gpu or "").split(",") if part.strip()) or run.settings.gpu_types
+    names = comma_list(wishes.gpu) or run.settings.gpu_types
     if names and pod.gpu is not None and not any(fits_name(pod.gpu.id, name) for name in names):
         different.append("gpu")
     if pod.cloud is not None and pod.cloud not in clouds_of(wishes.cloud or run.settings.cloud):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder.deploy.gpus import Candidate, Wanted, architecture, clouds_of, list_candidates, pick
+from builder.deploy.options import comma_list
 from builder.deploy.prepare import read_catalogs
 from builder.deploy.throughput import LABEL, memory_needed_gb
 from builder.errors import CapacityError, UsageError
@@ -58,9 +59,9 @@ def list_gpus(run: Runtime, query: GpuQuery, *, is_pick: bool = False, is_write:
     needed_gb = query.min_memory_gb or memory_needed_gb(model, settings.compute_type) or 0
     wanted = Wanted(
         clouds=clouds_of(query.cloud or settings.cloud),
-        gpu_names=_split(query.gpu),
+        gpu_names=comma_list(query.gpu),
         count=query.count,
-        data_centers=_split(query.data_center) or settings.data_centers,
+        data_centers=comma_list(query.data_center) or settings.data_centers,
         min_memory_gb=needed_gb,
         model=model,
     )
@@ -102,7 +103,3 @@ def show(console: Console, found: GpuList) -> None:
         return
     console.table(COLUMNS, candidate_rows(found.candidates))
     console.line(f"* for {found.model}: {LABEL}, GPU busy all the time; memory wanted: {found.min_memory_gb} GB")
-
-
-def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Wishes"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Wishes", "comma_list"]
 
 DEFAULT_TIMEOUT_S = 600.0
 """How long `deploy` waits: pulling a large image on a slow host takes minutes."""
@@ -38,3 +38,8 @@ class Wishes:
     wait: bool = True
     timeout: float = DEFAULT_TIMEOUT_S
     keep: bool = False
+
+
+def comma_list(text: str | None) -> tuple[str, ...]:
+    """The parts of an option like `4090,a5000`; none of None."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

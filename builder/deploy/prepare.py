@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.deploy.create import unique_name
 from builder.deploy.gpus import Candidate, Wanted, clouds_of, cuda_floor, find_candidates, with_bid
+from builder.deploy.options import comma_list
 from builder.deploy.plan import Facts, Limits, Plan, affordable, check_balance, unused_names, warnings_of
 from builder.deploy.pod_spec import (
     PodOptions,
@@ -187,7 +188,7 @@ def _options(run: Runtime, wishes: Wishes, image: str, limits: Limits) -> PodOpt
         disk_gb=settings.disk_gb if wishes.disk is None else wishes.disk,
         volume_gb=settings.volume_gb if wishes.volume is None else wishes.volume,
         network_volume_id=wishes.network_volume or settings.network_volume_id,
-        data_centers=_list(wishes.data_center) or settings.data_centers,
+        data_centers=comma_list(wishes.data_center) or settings.data_centers,
         registry_id=settings.registry_id,
         gpu_count=settings.gpu_count,
         ws_port=settings.ws_port,
@@ -224,7 +225,7 @@ def _wanted(run: Runtime, wishes: Wishes, options: PodOptions, model: str, neede
         options = replace(options, data_centers=(place,))
     wanted = Wanted(
         clouds=clouds,
-        gpu_names=_list(wishes.gpu) or run.settings.gpu_types,
+        gpu_names=comma_list(wishes.gpu) or run.settings.gpu_types,
         count=options.gpu_count,
         data_centers=options.data_centers,
         min_memory_gb=needed_gb,
@@ -290,7 +291,3 @@ def _image_bytes(run: Runtime, image: str) -> int | None:
     pushed = run.state.read("push") or {}
     size = pushed.get("size_bytes") if pushed.get("image") == image else None
     return size if isinstance(size, int) else None
-
-
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
