@@ -20,6 +20,11 @@
     ├── NotAvailableError             1   not_available      this API does not have it, or no longer
     ├── PodFailedError                1   pod_failed         the pod will never get ready; the message says why
     ├── CheckFailedError              1   check_failed       a test of a pod failed
+    ├── EndpointFailedError           1   endpoint_failed    the endpoint will never serve this; the message says why
+    ├── JobFailedError                1   job_failed         a job failed, or was cancelled, or ran out of time
+    ├── NotValidatedError             1   not_validated      the image was never tried on a GPU, and was to be
+    ├── AwsError                      1   aws_error          AWS refuses or fails
+    ├── SshError                      1   ssh_error          the machine cannot be reached, or its command fails
     ├── DockerError                   1   docker_error       the docker client is absent or fails
     └── DiskFullError                 1   no_space           the local disk is full
 
@@ -33,6 +38,7 @@ from typing import ClassVar
 __all__ = [
     "AmbiguousError",
     "AuthError",
+    "AwsError",
     "BadAnswerError",
     "BadRequestError",
     "BalanceError",
@@ -43,14 +49,18 @@ __all__ = [
     "ConflictError",
     "DiskFullError",
     "DockerError",
+    "EndpointFailedError",
     "ForbiddenError",
     "InterruptError",
+    "JobFailedError",
     "NetworkError",
     "NotAvailableError",
     "NotFoundError",
+    "NotValidatedError",
     "PodFailedError",
     "RateLimitedError",
     "ServerFaultError",
+    "SshError",
     "UsageError",
     "WaitTimeoutError",
 ]
@@ -214,6 +224,37 @@ class CheckFailedError(BuilderError):
 
     code = "check_failed"
     default_hint = "see what the pod says: python -m builder logs"
+
+
+class EndpointFailedError(BuilderError):
+    """The endpoint, or its new release, will never serve; the message holds the cause, the hint the remedy."""
+
+    code = "endpoint_failed"
+
+
+class JobFailedError(BuilderError):
+    """A job did not complete; the message holds the worker's words."""
+
+    code = "job_failed"
+
+
+class NotValidatedError(BuilderError):
+    """The image was to have been tried on a GPU before it is paid for at RunPod, and was not."""
+
+    code = "not_validated"
+    default_hint = "try it first: python -m builder ec2 launch, ec2 wait, ec2 run"
+
+
+class AwsError(BuilderError):
+    """AWS refuses or fails; what has an error of its own here raises that one."""
+
+    code = "aws_error"
+
+
+class SshError(BuilderError):
+    """The machine cannot be reached by SSH, or what runs there fails."""
+
+    code = "ssh_error"
 
 
 class DockerError(BuilderError):

@@ -18,6 +18,7 @@ from builder.state import State
 if TYPE_CHECKING:
     from builder.api.control_plane import ControlPlane
     from builder.api.graphql import GraphQl
+    from builder.api.jobs import JobApi
 
 __all__ = ["Runtime", "World"]
 
@@ -93,6 +94,13 @@ class Runtime:
         from builder.api.connect import connect_graphql
 
         return connect_graphql(self.settings, self.clock, self.redactor, self.console.note, self.environ)
+
+    @cached_property
+    def jobs(self) -> JobApi:
+        """The job API of serverless endpoints. Raises AuthError without a key."""
+        from builder.api.connect import connect_jobs
+
+        return connect_jobs(self.settings, self.clock, self.redactor, self.console.note, self.environ)
 
     def _hide_secrets(self) -> None:
         """From the start: also verbs that read no settings show texts of others, which may quote anything."""

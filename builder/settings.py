@@ -106,6 +106,23 @@ ROWS: tuple[Row, ...] = (
     Row("WHISPER_COMPUTE_TYPE", "compute_type", "text", "auto", "number format of its weights"),
     Row("WHISPERLIVE_PORT", "ws_port", "integer", 9090, "WebSocket port in the pod", 1, 65_535),
     Row("HEALTH_CHECK_PORT", "health_port", "integer", 9999, "health port in the pod", 1, 65_535),
+    Row("RUNPOD_ENDPOINT_NAME", "endpoint_name", "text", "whisper", "beginning of the names of endpoints"),
+    Row("RUNPOD_ENDPOINT_ID", "endpoint_id", "text", None, "endpoint that jobs go to (default: the one deployed last)"),
+    Row("RUNPOD_GPU_POOLS", "gpu_pools", "list", (), "GPU pools of workers, by commas (default: those that do)"),
+    Row("RUNPOD_WORKERS_MIN", "workers_min", "integer", 0, "workers that are always kept, and billed", 0, 100),
+    Row("RUNPOD_WORKERS_MAX", "workers_max", "integer", 3, "most workers at a time", 0, 1000),
+    Row("BUCKET_ENDPOINT_URL", "bucket_url", "text", None, "S3 storage for large files of transcribe"),
+    Row("BUCKET_NAME", "bucket_name", "text", None, "its bucket"),
+    Row("BUCKET_ACCESS_KEY_ID", "bucket_key_id", "secret", None, "its key"),
+    Row("BUCKET_SECRET_ACCESS_KEY", "bucket_secret", "secret", None, "its key's secret"),
+    Row("AWS_REGION", "aws_region", "text", "us-east-2", "region of EC2 machines"),
+    Row("AWS_PROFILE", "aws_profile", "text", None, "profile of ~/.aws to use"),
+    Row("AWS_ACCESS_KEY_ID", "aws_key_id", "secret", None, "AWS key (default: what AWS's own tools would use)"),
+    Row("AWS_SECRET_ACCESS_KEY", "aws_secret", "secret", None, "its secret"),
+    Row("AWS_SESSION_TOKEN", "aws_token", "secret", None, "its session token, if it is a temporary one"),
+    Row("EC2_INSTANCE_TYPE", "ec2_type", "text", "g4dn.xlarge", "EC2 machine to validate on"),
+    Row("EC2_AMI_ID", "ec2_ami", "text", None, "its image (default: AWS's newest with NVIDIA driver and docker)"),
+    Row("EC2_MAX_MINUTES", "ec2_max_minutes", "integer", 90, "minutes after which an EC2 machine ends", 5, 720),
     Row("RUNPOD_API_BASE", "api_base", "text", "https://api.runpod.io/v2", "REST API"),
     Row("RUNPOD_API_V1", "use_v1", "flag", False, "use REST v1, which RunPod retires, instead"),
     Row("RUNPOD_REST_V1_BASE", "v1_base", "text", "https://rest.runpod.io/v1", "REST API v1"),
@@ -116,6 +133,14 @@ ROWS: tuple[Row, ...] = (
         "text",
         "https://{pod}-{port}.proxy.runpod.net",
         "address of a pod's port",
+    ),
+    Row("RUNPOD_JOB_BASE", "job_base", "text", "https://api.runpod.ai/v2", "job API of endpoints"),
+    Row(
+        "RUNPOD_LB_TEMPLATE",
+        "lb_template",
+        "text",
+        "https://{endpoint}.api.runpod.ai",
+        "address of a load-balancing endpoint",
     ),
 )
 POD_VARIABLES = (
@@ -167,11 +192,30 @@ class Settings:
     compute_type: str
     ws_port: int
     health_port: int
+    endpoint_name: str
+    endpoint_id: str | None
+    gpu_pools: tuple[str, ...]
+    workers_min: int
+    workers_max: int
+    bucket_url: str | None
+    bucket_name: str | None
+    bucket_key_id: str | None
+    bucket_secret: str | None
+    aws_region: str
+    aws_profile: str | None
+    aws_key_id: str | None
+    aws_secret: str | None
+    aws_token: str | None
+    ec2_type: str
+    ec2_ami: str | None
+    ec2_max_minutes: int
     api_base: str
     use_v1: bool
     v1_base: str
     graphql_url: str
     proxy_template: str
+    job_base: str
+    lb_template: str
     pod_environ: Mapping[str, str]
 
     def secrets(self) -> list[str]:
@@ -197,6 +241,14 @@ def read_settings(environ: Mapping[str, str], env_file: Mapping[str, str]) -> Se
     values = {row.field: _value(row, given[row.env]) if row.env in given else row.default for row in ROWS}
     if "RUNPOD_PROXY_TEMPLATE" in given:
         check_proxy_template(values["proxy_template"])
+    if "RUNPOD_LB_TEMPLATE" in given:
+        check_lb_template(values["lb_template"])
+    if values["workers_min"] > values["workers_max"]:
+        raise UsageError(
+            f"RUNPOD_WORKERS_MIN: {values['workers_min']} is not allowed; legal: 0 to RUNPOD_WORKERS_MAX, "
+            f"which is {values['workers_max']}",
+            hint="correct .env or the environment",
+        )
     pod_environ = {name: given[name].strip() for name in POD_VARIABLES if name in given}
     return Settings(**values, pod_environ=pod_environ)
 
@@ -212,6 +264,18 @@ def check_proxy_template(template: str) -> None:
             "RUNPOD_PROXY_TEMPLATE: legal: https://, or http:// of this machine, with {pod} and {port} in it, and "
             "without user, query and fragment: the pods' token goes there",
             hint="leave it unset to use RunPod's proxy",
+        )
+
+
+def check_lb_template(template: str) -> None:
+    """Raises UsageError unless `template` makes an address of an endpoint that a key is safe to go to."""
+    from builder.api.http import is_safe_for_keys
+
+    if "{endpoint}" not in template or not is_safe_for_keys(template.replace("{endpoint}", "endpoint")):
+        raise UsageError(
+            "RUNPOD_LB_TEMPLATE: legal: https://, or http:// of this machine, with {endpoint} in it, and without "
+            "user, query and fragment: the API key goes there",
+            hint="leave it unset to use RunPod's",
         )
 
 

@@ -3,7 +3,9 @@
 * `pod.json`: the pod that verbs without an id mean; the seed project's keys and more.
 * `pending.json`: names of pods whose creation was begun and whose end is not known. Written before the request, so
   that a killed process leaves a trace of what it may have left running.
-* `build.json`, `push.json`: the last image.
+* `endpoint.json`, `ec2.json`: the endpoint and the EC2 machine that verbs without an id mean.
+* `pending-endpoints.json`, `pending-templates.json`, `pending-ec2.json`: as `pending.json`, for these.
+* `build.json`, `push.json`: the last image. `validated.json`: digests of images that ran on a GPU.
 * `events.jsonl`: what was done, when and to what.
 
 Files are replaced, never half written, and readable by their owner alone. No secret is ever handed to this module.
@@ -18,11 +20,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builder.errors import BuilderError, DiskFullError
 
-__all__ = ["State", "iso_time", "write_private"]
+__all__ = ["Pending", "State", "iso_time", "write_private"]
+
+
+Pending = Literal["pending", "pending-endpoints", "pending-templates", "pending-ec2"]
+"""Documents of what may come to exist: pods, endpoints, templates, EC2 machines."""
 
 
 def iso_time(unix_s: float) -> str:
@@ -79,31 +85,33 @@ class State:
         with suppress(OSError):
             (self.folder / f"{name}.json").unlink()
 
-    def pending(self) -> dict[str, str]:
-        """Names of pods whose creation was begun and not brought to an end, with the time it began."""
-        return {str(name): str(began) for name, began in (self.read("pending") or {}).items()}
+    def pending(self, kind: Pending = "pending") -> dict[str, str]:
+        """Names of things whose creation was begun and not brought to an end, with the time it began."""
+        return {str(name): str(began) for name, began in (self.read(kind) or {}).items()}
 
-    def begin_pending(self, name: str, now_s: float) -> None:
-        """Remember that a pod of this name may come to exist."""
-        self.write("pending", {**self.pending(), name: iso_time(now_s)})
+    def begin_pending(self, name: str, now_s: float, kind: Pending = "pending") -> None:
+        """Remember that a thing of this name may come to exist."""
+        self.write(kind, {**self.pending(kind), name: iso_time(now_s)})
 
-    def end_pending(self, name: str) -> None:
+    def end_pending(self, name: str, kind: Pending = "pending") -> None:
         """It exists and is recorded, or it is certain that it does not."""
-        pending = self.pending()
+        pending = self.pending(kind)
         if name not in pending:
             return
         left = {other: began for other, began in pending.items() if other != name}
         if left:
-            self.write("pending", left)
+            self.write(kind, left)
         else:
-            self.remove("pending")
+            self.remove(kind)
 
-    def event(self, now_s: float, action: str, kind: str, resource_id: str, **details: Any) -> None:
+    def event(
+        self, now_s: float, action: str, kind: str, resource_id: str, *, provider: str = "runpod", **details: Any
+    ) -> None:
         """Append a line to `events.jsonl`; `kind` is pod, image, ..., `action` created, stopped, ..."""
         line = {
             "timestamp": iso_time(now_s),
             "type": kind,
-            "provider": "runpod",
+            "provider": provider,
             "resource_id": resource_id,
             "action": action,
             "host": socket.gethostname(),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from builder.api.models import Endpoint, GpuType, NetworkVolume, Pod
+from builder.api.models import GpuType, NetworkVolume, Pod
+from builder.api.models_serverless import Endpoint
 from builder.money.orphans import Records, Row, find_rows, read_records, totals
 from builder.money.prices import dollars, endpoint_rate, network_volume_rate, pod_rate
 

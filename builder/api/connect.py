@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from builder.api.control_plane import ControlPlane
     from builder.api.graphql import GraphQl
     from builder.api.http import Http
+    from builder.api.jobs import JobApi
 
-__all__ = ["checked_base", "connect", "connect_graphql", "find_key"]
+__all__ = ["checked_base", "connect", "connect_graphql", "connect_jobs", "find_key"]
 
 MAX_CONFIG_BYTES = 65_536
 _CONFIG_KEY = re.compile(r"^\s*api_?key\s*=\s*(?:\"([^\"\n]*)\"|'([^'\n]*)')", re.IGNORECASE | re.MULTILINE)
@@ -59,6 +60,20 @@ def connect_graphql(
 
     base = checked_base("RUNPOD_GRAPHQL_URL", settings.graphql_url)
     return GraphQl(_http(base, find_key(settings, environ), clock, redactor, note))
+
+
+def connect_jobs(
+    settings: Settings,
+    clock: Clock,
+    redactor: Redactor,
+    note: Callable[[str], None],
+    environ: Mapping[str, str],
+) -> JobApi:
+    """The job API of endpoints. Raises AuthError without a key, UsageError for a bad address."""
+    from builder.api.jobs import JobApi
+
+    base = checked_base("RUNPOD_JOB_BASE", settings.job_base)
+    return JobApi(_http(base, find_key(settings, environ), clock, redactor, note))
 
 
 def find_key(settings: Settings, environ: Mapping[str, str]) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from builder.api.models import (
         BillingRecord,
         Cloud,
-        Endpoint,
         GpuType,
         LogEvent,
         NetworkVolume,
@@ -22,6 +21,15 @@ if TYPE_CHECKING:
         PodAction,
         PodSpec,
         Registry,
+    )
+    from builder.api.models_serverless import (
+        Endpoint,
+        EndpointSpec,
+        Releases,
+        ServerlessBill,
+        Template,
+        TemplateSpec,
+        Workers,
     )
 
 __all__ = ["ControlPlane"]
@@ -59,8 +67,15 @@ class ControlPlane(Protocol):
         """End a pod for good; one that is gone already is fine. Raises ConflictError if it is locked."""
         ...
 
-    def gpu_types(self, *, cloud: Cloud | None = None, count: int = 1, min_cuda: str | None = None) -> list[GpuType]:
-        """The catalog with stock for pods (in `cloud`; None: the API's default, SECURE)."""
+    def gpu_types(
+        self,
+        *,
+        cloud: Cloud | None = None,
+        count: int = 1,
+        min_cuda: str | None = None,
+        product: Literal["POD", "SERVERLESS"] = "POD",
+    ) -> list[GpuType]:
+        """The catalog with stock for `product` (pods: in `cloud`; None: the API's default, SECURE)."""
         ...
 
     def logs(
@@ -86,6 +101,67 @@ class ControlPlane(Protocol):
 
     def endpoints(self) -> list[Endpoint]:
         """Serverless endpoints of the account."""
+        ...
+
+    def get_endpoint(self, endpoint_id: str) -> Endpoint:
+        """One endpoint. Raises NotFoundError."""
+        ...
+
+    def create_endpoint(self, spec: EndpointSpec) -> Endpoint:
+        """One attempt, with the errors of `create_pod`."""
+        ...
+
+    def update_endpoint(self, endpoint_id: str, changes: Mapping[str, Any]) -> Endpoint:
+        """Change fields, by REST v2's names (PATCH); `env` replaces the whole environment. What changes the container
+        or the GPUs makes a new release, which workers come to one after the other."""
+        ...
+
+    def delete_endpoint(self, endpoint_id: str) -> None:
+        """End an endpoint and its workers for good; one that is gone already is fine."""
+        ...
+
+    def endpoint_workers(self, endpoint_id: str) -> Workers:
+        """Its workers now."""
+        ...
+
+    def endpoint_releases(self, endpoint_id: str) -> Releases:
+        """What was changed, and how many workers run the newest release."""
+        ...
+
+    def worker_logs(
+        self,
+        endpoint_id: str,
+        worker_id: str,
+        *,
+        source: str | None = None,
+        tail: int | None = None,
+        since: str | None = None,
+        last_event_id: str | None = None,
+        idle_s: float | None = None,
+    ) -> Iterator[LogEvent]:
+        """A worker's log, like `logs`."""
+        ...
+
+    def templates(self) -> list[Template]:
+        """Templates of the account, pods' and workers'."""
+        ...
+
+    def create_template(self, spec: TemplateSpec) -> Template:
+        """One attempt, with the errors of `create_pod`; names are unique."""
+        ...
+
+    def update_template(self, template_id: str, changes: Mapping[str, Any]) -> Template:
+        """Change fields, by REST v2's names; endpoints made from it stay as they are."""
+        ...
+
+    def delete_template(self, template_id: str) -> None:
+        """Remove a template; one that is gone already is fine."""
+        ...
+
+    def serverless_billing(
+        self, *, start: datetime, end: datetime, endpoint_id: str | None = None
+    ) -> list[ServerlessBill]:
+        """What endpoints cost, by day."""
         ...
 
     def network_volumes(self) -> list[NetworkVolume]:

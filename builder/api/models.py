@@ -1,8 +1,7 @@
-"""What RunPod's API takes and gives, as far as the builder needs it: REST v2's names and meanings.
+"""What RunPod's API takes and gives about pods, as far as the builder needs it: REST v2's names and meanings.
 
-Answers ignore fields they do not know (the API moves ahead of its document) and raise pydantic's ValidationError
-where one that is needed is missing; `builder.api.problems` makes a BadAnswerError of it. Requests forbid fields that
-are not listed, because REST v2 does. Money is in US dollars, disks in GB, `uptime_s` in seconds.
+`builder.api.model_base` has what all models share, `builder.api.models_serverless` those of endpoints and jobs. Money
+is in US dollars, disks in GB, `uptime_s` in seconds.
 
 Source: RunPod REST API v2 (document version 2.0.0).
 """
@@ -12,15 +11,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AliasChoices, Field
+
+from builder.api.model_base import AnswerModel, RequestModel
 
 __all__ = [
     "AVAILABILITY",
     "BillingRecord",
     "Cloud",
     "DataCenterStock",
-    "Endpoint",
     "GpuRequest",
     "GpuType",
     "LogEvent",
@@ -40,25 +39,7 @@ MAX_VOLUME_GB = 1_000_000
 """A disk that is said to be larger is a mistake."""
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
-        """One null where the document allows none must not hide every other pod of a list."""
-        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-    def body(self) -> dict[str, Any]:
-        """JSON for the API, without fields that are not set."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-class GpuRequest(_Request):
+class GpuRequest(RequestModel):
     """The GPU of a new pod; exactly one type, since the API searches no further."""
 
     id: str
@@ -66,7 +47,7 @@ class GpuRequest(_Request):
     min_cuda_version: str | None = None
 
 
-class PodSpec(_Request):
+class PodSpec(RequestModel):
     """Body of a create (CreatePodRequest). `mounts` is `{"persistent": {...}}` or `{"network": [...]}`."""
 
     name: str
@@ -81,28 +62,28 @@ class PodSpec(_Request):
     registry: str | None = None
 
 
-class GpuInPod(_Answer):
+class GpuInPod(AnswerModel):
     """The GPU a pod has."""
 
     id: str
     count: int = 1
 
 
-class GpuLoad(_Answer):
+class GpuLoad(AnswerModel):
     """Percent."""
 
     util: int | None = None
     memory_util: int | None = None
 
 
-class Runtime(_Answer):
+class Runtime(AnswerModel):
     """Live figures of a running pod."""
 
     uptime_s: int | None = Field(default=None, validation_alias=AliasChoices("uptime", "uptime_s"))
     gpus: tuple[GpuLoad, ...] = ()
 
 
-class Pod(_Answer):
+class Pod(AnswerModel):
     """A pod as the API shows it; `cost` is $/h now (0 when stopped).
 
     `status` is PROVISIONING, STARTING, RUNNING, EXITED, ERROR or TERMINATED; a new word must not blind whoever lists
@@ -114,7 +95,7 @@ class Pod(_Answer):
     status: str
     actions: tuple[str, ...] = ()
     image: str = ""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default_factory=dict)
     ports: tuple[str, ...] = ()
     disk: int = 0
     mounts: dict[str, Any] | None = None
@@ -136,7 +117,7 @@ class Pod(_Answer):
         return int(size) if isinstance(size, (int, float)) and 0 < size < MAX_VOLUME_GB else 0
 
 
-class DataCenterStock(_Answer):
+class DataCenterStock(AnswerModel):
     """Stock of one GPU type in one data center."""
 
     id: str
@@ -144,7 +125,7 @@ class DataCenterStock(_Answer):
     availability: str = "NONE"
 
 
-class GpuPrice(_Answer):
+class GpuPrice(AnswerModel):
     """$/h for one GPU; None or 0: not offered there."""
 
     secure: float | None = None
@@ -152,7 +133,7 @@ class GpuPrice(_Answer):
     serverless: float | None = None
 
 
-class GpuType(_Answer):
+class GpuType(AnswerModel):
     """A row of the catalog; `memory` in GB; `availability` None if stock was not asked for."""
 
     id: str
@@ -162,13 +143,13 @@ class GpuType(_Answer):
     secure: bool
     community: bool
     price: GpuPrice
-    max_count: dict[str, int] = {}
+    max_count: dict[str, int] = Field(default_factory=dict)
     availability: str | None = None
     data_centers: tuple[DataCenterStock, ...] = ()
     cuda_versions: tuple[dict[str, Any], ...] = ()
 
 
-class LogEvent(_Answer):
+class LogEvent(AnswerModel):
     """One line of a pod's log; `id` is what a later connection resumes from."""
 
     id: str
@@ -177,7 +158,7 @@ class LogEvent(_Answer):
     line: str
 
 
-class BillingRecord(_Answer):
+class BillingRecord(AnswerModel):
     """What one pod cost in one span of time."""
 
     pod_id: str
@@ -188,17 +169,7 @@ class BillingRecord(_Answer):
     disk_amount: float = 0.0
 
 
-class Endpoint(_Answer):
-    """A serverless endpoint, as far as its standing cost needs it."""
-
-    id: str
-    name: str
-    workers: dict[str, Any] = {}
-    gpu: dict[str, Any] | None = None
-    created_at: datetime | None = None
-
-
-class NetworkVolume(_Answer):
+class NetworkVolume(AnswerModel):
     """Storage that is billed whether used or not; `size` in GB."""
 
     id: str
@@ -208,7 +179,7 @@ class NetworkVolume(_Answer):
     type: str = "STANDARD"
 
 
-class Registry(_Answer):
+class Registry(AnswerModel):
     """A stored registry credential; its password never comes back."""
 
     id: str

@@ -14,7 +14,6 @@ from builder.api.http import Http
 from builder.api.models import (
     BillingRecord,
     Cloud,
-    Endpoint,
     GpuType,
     LogEvent,
     NetworkVolume,
@@ -23,6 +22,7 @@ from builder.api.models import (
     PodSpec,
     Registry,
 )
+from builder.api.models_serverless import Endpoint
 from builder.api.problems import parsed, parsed_list
 from builder.api.rest_shared import checked_id, given, log_event, made, placement_hint, rfc3339, surely_gone
 from builder.api.sse import events

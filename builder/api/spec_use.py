@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from builder.api.models import BillingRecord, Endpoint, GpuType, NetworkVolume, Pod, PodSpec, Registry
+from builder.api.models import BillingRecord, GpuType, NetworkVolume, Pod, PodSpec, Registry
+from builder.api.models_serverless import Endpoint
 
 __all__ = ["USED", "WAIVED", "Need", "needs"]
 

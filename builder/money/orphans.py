@@ -18,7 +18,8 @@ from builder.instants import duration_text, unix_s_of
 from builder.money.prices import RUNNING_STATUSES, Rate, endpoint_rate, network_volume_rate, pod_rate
 
 if TYPE_CHECKING:
-    from builder.api.models import Endpoint, GpuType, NetworkVolume, Pod
+    from builder.api.models import GpuType, NetworkVolume, Pod
+    from builder.api.models_serverless import Endpoint
 
 __all__ = ["ODD", "Records", "Row", "Totals", "deadline_s", "find_rows", "read_records", "totals"]
 

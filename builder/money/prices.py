@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from builder.api.models import Endpoint, GpuType, NetworkVolume, Pod
+    from builder.api.models import GpuType, NetworkVolume, Pod
+    from builder.api.models_serverless import Endpoint
 
 __all__ = [
     "DISK_RUNNING",
