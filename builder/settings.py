@@ -115,7 +115,7 @@ ROWS: tuple[Row, ...] = (
     Row("BUCKET_NAME", "bucket_name", "text", None, "its bucket"),
     Row("BUCKET_ACCESS_KEY_ID", "bucket_key_id", "secret", None, "its key"),
     Row("BUCKET_SECRET_ACCESS_KEY", "bucket_secret", "secret", None, "its key's secret"),
-    Row("AWS_REGION", "aws_region", "text", "us-east-2", "region of EC2 machines"),
+    Row("AWS_REGION", "aws_region", "text", "us-east-2", "region of EC2 machines (else AWS_DEFAULT_REGION)"),
     Row("AWS_PROFILE", "aws_profile", "text", None, "profile of ~/.aws to use"),
     Row("AWS_ACCESS_KEY_ID", "aws_key_id", "secret", None, "AWS key (default: what AWS's own tools would use)"),
     Row("AWS_SECRET_ACCESS_KEY", "aws_secret", "secret", None, "its secret"),
@@ -238,17 +238,14 @@ def read_settings(environ: Mapping[str, str], env_file: Mapping[str, str]) -> Se
     given = {
         name: value for source in (env_file, environ) for name, value in source.items() if not is_placeholder(value)
     }
+    # What AWS's own tools read.
+    if "AWS_DEFAULT_REGION" in given:
+        given.setdefault("AWS_REGION", given["AWS_DEFAULT_REGION"])
     values = {row.field: _value(row, given[row.env]) if row.env in given else row.default for row in ROWS}
     if "RUNPOD_PROXY_TEMPLATE" in given:
         check_proxy_template(values["proxy_template"])
     if "RUNPOD_LB_TEMPLATE" in given:
         check_lb_template(values["lb_template"])
-    if values["workers_min"] > values["workers_max"]:
-        raise UsageError(
-            f"RUNPOD_WORKERS_MIN: {values['workers_min']} is not allowed; legal: 0 to RUNPOD_WORKERS_MAX, "
-            f"which is {values['workers_max']}",
-            hint="correct .env or the environment",
-        )
     pod_environ = {name: given[name].strip() for name in POD_VARIABLES if name in given}
     return Settings(**values, pod_environ=pod_environ)
 

@@ -1,23 +1,24 @@
 """Reads a job's input: any JSON in, a `JobRequest` within documented bounds out.
 
 Tolerant: null and empty text are the default, numbers and flags may be texts, names may be spelt as other programs
-spell them, and what is unknown is a warning. `python -m handler.schema` prints the JSON Schema. Knows nothing of
-files, models or the platform. Invariants: whatever the input, `parse_input` raises SttError or nothing; all faults
-are told at once; no message repeats a URL, audio, a hint or a secret.
+spell them, and what is unknown is a warning. `python -m handler.schema` prints the JSON Schema, and with `--check` what
+is wrong with the inputs it reads. Knows nothing of files, models or the platform. Invariants: whatever the input,
+`parse_input` raises SttError or nothing; all faults are told at once; no message repeats a URL, audio, a hint or a
+secret.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from engine.errors import BadInputError
+from engine.errors import BadInputError, SttError
 from engine.recording_types import RecordingOptions, Task, VadOptions
 from engine.types import SearchOptions
 from handler.audio_fields import Audio, read_audio
@@ -27,11 +28,14 @@ from handler.s3 import S3Config
 from handler.schema_types import InputErrors, JobRequest, read_store
 from handler.tolerance import brief
 
-__all__ = ["InputErrors", "JobRequest", "json_schema", "parse_input", "table"]
+__all__ = ["MAX_CHECKED_BYTES", "InputErrors", "JobRequest", "checked", "json_schema", "parse_input", "table"]
 
 _HIDDEN = ("audio", "audio_base64", "hotwords", "initial_prompt", "s3_config", "upload_url")
 """Fields whose values no message repeats."""
 _FORMAT_FIELDS = ("transcription", "translation")
+MAX_CHECKED_BYTES = 20_000_000
+"""Largest list that `--check` reads."""
+_MAX_MESSAGE_CHARS = 500
 
 Problem = tuple[str, str, str]
 """Field, the value as shown, what is legal."""
@@ -297,8 +301,51 @@ def _tidy(node: Any) -> Any:
     return {names.get(key, key): _tidy(value) for key, value in node.items() if key not in ("legal", "title")}
 
 
-def main() -> int:
-    """`python -m handler.schema`: print the JSON Schema."""
+def checked(inputs: Sequence[object]) -> list[dict[str, list[str]]]:
+    """The faults of each input, and what it would be warned of."""
+    return [_checked(each) for each in inputs]
+
+
+def _checked(raw: object) -> dict[str, list[str]]:
+    problems: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    try:
+        warnings = parse_input(raw, strict=False).warnings
+    except InputErrors as error:
+        problems = error.messages
+    except SttError as error:
+        problems = (str(error),)
+    cut = [[each[:_MAX_MESSAGE_CHARS] for each in some] for some in (problems, warnings)]
+    return {"problems": cut[0], "warnings": cut[1]}
+
+
+def _check() -> int:
+    raw = sys.stdin.buffer.read(MAX_CHECKED_BYTES + 1)
+    fault = f"larger than {MAX_CHECKED_BYTES} bytes" if len(raw) > MAX_CHECKED_BYTES else ""
+    try:
+        inputs = None if fault else json.loads(raw)
+    except (ValueError, RecursionError):
+        inputs = None
+    if not isinstance(inputs, list):
+        sys.stderr.write(f"standard input: {fault or 'not a JSON list'}\n")
+        return 2
+    # A line for each message: whoever reads this may cut long ones.
+    sys.stdout.write(json.dumps(checked(inputs), indent=1) + "\n")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m handler.schema`: print the JSON Schema.
+
+    `--check`: read a JSON list of inputs from standard input and print a list of `{"problems", "warnings"}`, one for
+    each. Returns the exit code, 2 for another argument or what is no such list.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--check"]:
+        return _check()
+    if arguments:
+        sys.stderr.write("usage: python -m handler.schema [--check]\n")
+        return 2
     sys.stdout.write(json.dumps(json_schema(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return 0
 

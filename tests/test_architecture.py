@@ -25,17 +25,17 @@ IMPORT_SITES = {
     "onnxruntime": {"engine/vad.py"},
     "soxr": {"realtime/frames.py", "engine/decode_media.py"},
     "av": {"engine/decode_ffmpeg.py"},
-    "soundfile": {"engine/decode_media.py"},
+    "soundfile": {"engine/decode_media.py", "engine/pieces.py"},
     "prometheus_client": {"engine/metrics.py"},
     "sounddevice": {"realtime/client/sources.py"},
     "matplotlib": {"bench/plot.py"},
     "runpod": {"handler/worker.py", "bench/worker_replica.py"},
-    "boto3": {"handler/s3.py"},
+    "boto3": {"handler/s3.py", "builder/aws/session.py"},
     "requests": {"builder/api/http.py"},
     "dotenv": {"builder/env_file.py", "realtime/client/cli.py"},
 }
-EXCEPTIONS = {"builder": {"engine.wer"}}
-"""Single modules beyond the law: word errors are counted in one place, and its module is pure."""
+EXCEPTIONS = {"builder": {"engine.wer", "engine.formats"}}
+"""Single modules beyond the law: word errors are counted, and subtitles written, in one place; both are pure."""
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 

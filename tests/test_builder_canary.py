@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -10,9 +12,11 @@ import pytest
 
 from tests.builder_pods import TOKEN, Bench, pod_bench
 from tests.fakes.runpod.control_plane import API_KEY, ControlPlane
+from tests.serving import DEMO
 
 PASSWORD = "canary/docker pass+word"
-SECRETS = (API_KEY, TOKEN, PASSWORD)
+JOB_SECRET = "canary-of-a-bucket-0123456789"
+SECRETS = (API_KEY, TOKEN, PASSWORD, JOB_SECRET)
 FORMS = {form for secret in SECRETS for form in (secret, quote(secret, safe=""))}
 IMAGE = "you/whisper:abc1234"
 VERBS = (
@@ -37,6 +41,19 @@ VERBS = (
     "push --save-credential",
     "test health",
     "terminate --yes",
+    f"plan endpoint --image {IMAGE}",
+    f"deploy endpoint --image {IMAGE} --yes --timeout 30",
+    "deploy endpoint --image you/whisper:def5678 --yes --timeout 30",
+    "deploy lb --image you/whisper:def5678 --yes --new --no-wait",
+    "endpoint list",
+    "endpoint status",
+    "endpoint scale --min 1 --max 2 --yes",
+    "job run job.json",
+    "job run job.json --wait --timeout 30",
+    "transcribe hello.wav --yes --timeout 60",
+    "endpoint purge --yes",
+    "endpoint delete --all-mine --yes",
+    "hub lint",
 )
 
 
@@ -66,6 +83,24 @@ def dropped(plane: ControlPlane) -> None:
     plane.faults.drop_after_commit("*", times=100)
 
 
+def trouble_queues(plane: ControlPlane, trouble: Callable[[ControlPlane], None]) -> None:
+    """The same trouble with the job API, as far as it can be had there."""
+    for queue in plane.endpoints.queues.values():
+        queue.faults.clear()
+        for route in ("run", "status", "cancel", "health", "purge-queue"):
+            if trouble is html:
+                queue.faults.status(route, 502, times=100, body=f"<html>{API_KEY} {JOB_SECRET}</html>")
+            elif trouble is dropped:
+                queue.faults.cut(route, times=100, after_commit=True)
+
+
+def write_files(folder: Path) -> None:
+    """A job with a secret in it, and a recording."""
+    job = {"audio": "https://media.test/talk.mp3", "s3Config": {"accessSecret": JOB_SECRET}}
+    (folder / "job.json").write_text(json.dumps({"input": job}), encoding="utf-8")
+    shutil.copy(DEMO / "samples" / "hello_en.wav", folder / "hello.wav")
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     environ = {"DOCKER_HUB_USERNAME": "you", "DOCKER_PASSWORD": PASSWORD, "PATH": str(tmp_path)}
@@ -79,9 +114,11 @@ def test_no_verb_tells_a_secret(
     bench: Bench, trouble: Callable[[ControlPlane], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     bench.add_running()
+    write_files(bench.cli.folder)
     for number, verb in enumerate(VERBS):
         bench.plane.faults.restore()
         trouble(bench.plane)
+        trouble_queues(bench.plane, trouble)
         outcome = bench.cli.run(*verb.split(), *(["--json"] if number % 2 else []))
         said = outcome.out + outcome.err + "".join(capfd.readouterr())
         assert "Traceback" not in said, verb

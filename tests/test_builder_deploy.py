@@ -161,7 +161,7 @@ def test_without_waiting_the_pod_is_only_created(world: Rig) -> None:
         (("--bid", "0.1"), {}, 2, ("--spot",)),
         (("--set", "WHISPER_AUTH_TOKEN=x"), {}, 2, ("--set",)),
         (("--set", "HF_TOKEN=x"), {}, 2, ("is secret", "--set HF_TOKEN")),
-        (("endpoint",), {}, 2, ("legal: pod",)),
+        (("nonsense",), {}, 2, ("legal: pod, endpoint, lb",)),
     ],
 )
 def test_refusals(

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from builder.api.models import GpuType, NetworkVolume, Pod
-from builder.api.models_serverless import Endpoint
-from builder.money.orphans import Records, Row, find_rows, read_records, totals
+from builder.api.models_serverless import Endpoint, Template
+from builder.ec2.inventory import Ec2Resource
+from builder.money.aws_rows import aws_rows
+from builder.money.endpoint_rows import EndpointRecords, endpoint_rows
+from builder.money.orphans import Records, find_rows, read_records
 from builder.money.prices import dollars, endpoint_rate, network_volume_rate, pod_rate
+from builder.money.rows import Row, totals
 
 NOW_S = 1_767_225_600.0
 OURS = {"BUILDER_ID": "b1"}
@@ -37,9 +41,32 @@ def gpu_type(**fields: Any) -> GpuType:
 
 
 def rows_of(*pods: Pod, records: Records | None = None, **others: Any) -> list[Row]:
-    given = {"endpoints": [], "volumes": [], "catalog": []} | others
+    endpoints = others.pop("endpoints", [])
     records = records or Records(frozenset({"p1"}), current_id="p1")
-    return find_rows(pods=pods, records=records, api_base="https://api.test/v2", now_s=NOW_S, **given)
+    volumes = others.pop("volumes", [])
+    found = find_rows(pods=pods, volumes=volumes, records=records, api_base="https://api.test/v2", now_s=NOW_S)
+    return found + serverless_rows(endpoints, **others)
+
+
+def serverless_rows(endpoints: list[Endpoint], **given: Any) -> list[Row]:
+    everything = {"templates": [], "n_workers": {}, "catalog": [], "records": EndpointRecords()} | given
+    return endpoint_rows(endpoints, **everything)
+
+
+def resource(**fields: Any) -> Ec2Resource:
+    base: dict[str, Any] = {
+        "kind": "ec2 instance",
+        "id": "i-1",
+        "name": "whisper-ec2-1",
+        "region": "us-east-2",
+        "state": "running",
+        "price_per_h": 0.526,
+        "created_at": "2025-12-31T23:00:00Z",
+        "deadline": "2026-01-01T00:30:00Z",
+        "is_ours": True,
+        "recorded": True,
+    }
+    return Ec2Resource(**(base | fields))
 
 
 def persistent(size: int) -> dict[str, Any]:
@@ -69,9 +96,76 @@ def test_network_volumes_get_cheaper_beyond_a_terabyte(size: int, kind: str, per
 
 def test_workers_that_are_always_kept_cost_the_dearest_gpu_of_their_pools() -> None:
     catalog = [gpu_type(), gpu_type(price={"serverless": 0.7}), gpu_type(pool="HOPPER_141", price={"serverless": 5})]
-    assert endpoint_rate(endpoint(), catalog).per_hour == pytest.approx(2.2)
-    assert not endpoint_rate(endpoint(gpu=None), catalog).is_known
+    assert endpoint_rate(endpoint(), 0, catalog).per_hour == pytest.approx(2.2)
+    assert endpoint_rate(endpoint(), 3, catalog).per_hour == pytest.approx(3.3)
+    assert not endpoint_rate(endpoint(gpu=None), 0, catalog).is_known
+    without_dearest = endpoint(gpu={"pools": ["ADA_24"], "excludedTypes": ["G"], "count": 2})
+    dear, cheap = gpu_type(), gpu_type(id="H", price={"serverless": 0.7})
+    assert endpoint_rate(without_dearest, 0, [dear, cheap]).per_hour == pytest.approx(2.8)
     assert rows_of(endpoints=[endpoint(workers={"min": 0, "max": 3})], records=Records()) == []
+
+
+def test_workers_that_run_now_are_paid_for_though_none_is_kept() -> None:
+    (row,) = serverless_rows([endpoint(workers={"min": 0, "max": 3})], n_workers={"e1": 1}, catalog=[gpu_type()])
+    assert row.rate.per_hour == pytest.approx(1.1) and row.is_running
+    assert row.command == "python -m builder endpoint scale e1 --zero --yes"
+
+
+@pytest.mark.parametrize(
+    ("records", "word"),
+    [
+        (EndpointRecords(), "not the present endpoint"),
+        (EndpointRecords(pending={"e": "2026-01-01T00:00:00Z"}), "never finished"),
+        (EndpointRecords(current={"endpoint_id": "e1"}, pending={"e": "2026-01-01T00:00:00Z"}), ""),
+    ],
+)
+def test_forgotten_endpoints_are_told(records: EndpointRecords, word: str) -> None:
+    (row,) = serverless_rows([endpoint(env=OURS, workers={"min": 0, "max": 3})], records=records)
+    assert bool(row.reasons) == bool(word) and word in "".join(row.reasons)
+    assert row.command == "python -m builder endpoint delete e1" and row.rate.per_hour == 0
+
+
+def test_templates_of_ours_without_an_endpoint_are_told() -> None:
+    def template(**fields: Any) -> Template:
+        return Template.model_validate({"id": "t1", "name": "e", "env": OURS} | fields)
+
+    assert serverless_rows([endpoint(workers={})], templates=[template()]) == []
+    assert serverless_rows([], templates=[template(env={})]) == []
+    (row,) = serverless_rows([], templates=[template(name="x y")])
+    assert row.reasons == ("made by the builder, and has no endpoint",)
+    assert row.command == "python -m builder endpoint delete 'x y'"
+
+
+def test_an_endpoint_that_is_recorded_and_gone_is_told() -> None:
+    (row,) = serverless_rows([], records=EndpointRecords({"endpoint_id": "e9", "name": "n"}))
+    assert (row.status, row.reasons) == ("GONE", ("recorded here, and gone",))
+
+
+def test_ec2_machines_cost_while_they_run_and_are_forgotten_past_their_deadline() -> None:
+    (row,) = aws_rows([resource()], NOW_S)
+    assert row.rate.per_hour == pytest.approx(0.526) and not row.reasons and row.is_running
+    (late,) = aws_rows([resource()], NOW_S + 3600)
+    assert late.reasons == ("runs 30m00s past its deadline",)
+    assert late.command == "python -m builder ec2 terminate whisper-ec2-1"
+    (stray,) = aws_rows([resource(recorded=False)], NOW_S)
+    assert "not recorded here" in stray.reasons[0]
+    assert not aws_rows([resource(price_per_h=None)], NOW_S)[0].rate.is_known
+    assert aws_rows([resource(state="terminated")], NOW_S) == []
+
+
+def test_what_belongs_to_a_machine_is_forgotten_without_it() -> None:
+    group = resource(kind="security group", id="sg-1", state="", price_per_h=None)
+    volume = resource(kind="ec2 volume", id="vol-1", state="available", price_per_h=8 / 730)
+    assert [row.kind for row in aws_rows([resource(), group, volume], NOW_S)] == ["ec2 instance", "ec2 volume"]
+    rows = {row.kind: row for row in aws_rows([group, volume], NOW_S)}
+    assert rows["security group"].reasons == ("its machine is gone",) and rows["security group"].rate.per_hour == 0
+    assert rows["ec2 volume"].rate.per_month == pytest.approx(8.0)
+
+
+def test_machines_of_others_are_shown_with_a_command_of_aws() -> None:
+    (row,) = aws_rows([resource(is_ours=False, recorded=False, deadline=None)], NOW_S)
+    assert row.command == "aws ec2 terminate-instances --region us-east-2 --instance-ids i-1"
+    assert row.notes == ("not made by the builder",) and not row.reasons
 
 
 @pytest.mark.parametrize(
@@ -134,14 +228,11 @@ def test_totals_add_up_and_say_when_a_price_is_missing() -> None:
     sums = totals(rows)
     assert sums.rate.per_hour == pytest.approx(sum(row.rate.per_hour for row in rows))
     assert (sums.n_running, sums.n_orphans, sums.is_complete) == (3, 1, False)
-    assert rows[0].rate.per_hour == max(row.rate.per_hour for row in rows)
 
 
 def test_commands_for_what_no_verb_ends_keep_the_key_out_of_the_list_of_processes() -> None:
-    rows = rows_of(volumes=[volume()], endpoints=[endpoint()], records=Records())
-    commands = [row.command for row in rows]
+    commands = [row.command for row in rows_of(volumes=[volume()], records=Records())]
     assert any(command.endswith("-X DELETE https://api.test/v2/network-volumes/v1") for command in commands)
-    assert any('{"workers":{"min":0}}' in command and "serverless/e1" in command for command in commands)
     # echo is a part of the shell; curl is a process, and sees the key on its standard input.
     assert all("RUNPOD_API_KEY" not in command.split("|")[1] for command in commands)
 
@@ -172,7 +263,7 @@ def test_a_command_runs_nothing_but_itself() -> None:
     rows = rows_of(pod(id=f"{evil}1"), records=records, endpoints=[endpoint(id=evil)], volumes=[volume(id=evil)])
     assert len(rows) == 4
     for row in rows:
-        assert [word for word in shlex.split(row.command) if "touch" in word] == [shlex.split(row.command)[-1]]
+        assert len([word for word in shlex.split(row.command) if "touch" in word]) == 1
 
 
 @pytest.mark.parametrize("persistent", [{"size": "abc"}, {"size": None}, {"size": 10**400}, {"size": -1}, [1], "x"])

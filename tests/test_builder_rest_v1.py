@@ -222,6 +222,33 @@ def test_what_v1_lacks_says_so_at_once() -> None:
         assert wire.script.asked == []
 
 
+def test_endpoints_and_templates_are_left_to_v2() -> None:
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    with scripted() as wire:
+        client = api(wire)
+        calls: list[Callable[[], Any]] = [
+            lambda: client.get_endpoint("e"),
+            lambda: client.create_endpoint(None),  # type: ignore[arg-type]
+            lambda: client.update_endpoint("e", {}),
+            lambda: client.delete_endpoint("e"),
+            lambda: client.endpoint_workers("e"),
+            lambda: client.endpoint_releases("e"),
+            lambda: client.worker_logs("e", "w"),
+            client.templates,
+            lambda: client.create_template(None),  # type: ignore[arg-type]
+            lambda: client.update_template("t", {}),
+            lambda: client.delete_template("t"),
+            lambda: client.serverless_billing(start=start, end=start),
+        ]
+        for call in calls:
+            with pytest.raises(NotAvailableError, match="need REST v2") as caught:
+                call()
+            assert "RUNPOD_API_V1" in caught.value.hint
+        with pytest.raises(NotAvailableError):
+            client.gpu_types(product="SERVERLESS")
+        assert wire.script.asked == []
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_retired_v1_points_to_v2(status: int) -> None:
     gone = Step(status, {"message": "gone"})

@@ -14,6 +14,7 @@ import pytest
 from builder.api.connect import connect
 from builder.api.control_plane import ControlPlane
 from builder.api.models import GpuRequest, PodSpec
+from builder.api.models_serverless import EndpointGpu, EndpointSpec, TemplateSpec, WorkersSpec
 from builder.api.spec_diff import Difference, compare, known_summary
 from builder.api.spec_summary import operations, summarise
 from builder.api.spec_use import USED, WAIVED
@@ -224,7 +225,21 @@ def test_each_method_calls_the_operation_it_stands_for(document: Any) -> None:
         environ = plane.environ()
         api = connect(read_settings(environ, {}), plane.clock, Redactor(), lambda text: None, environ)
         pod_id = api.create_pod(spec).id
+        template = TemplateSpec(name="t1", image="b:c", env={}, disk=20)
+        template_id = api.create_template(template).id
+        endpoint = EndpointSpec(
+            name="e1",
+            type="QUEUE",
+            template_id=template_id,
+            gpu=EndpointGpu(pools=("ADA_24",)),
+            workers=WorkersSpec(min=1, max=1),
+            scaling={"type": "QUEUE_DELAY", "queueDelay": 4},
+            flashboot="OFF",
+            timeout=600_000,
+        )
+        endpoint_id = api.create_endpoint(endpoint).id
         plane.clock.advance(60)
+        worker_id = api.endpoint_workers(endpoint_id).workers[0].id
         calls: dict[str, Callable[[], object]] = {
             "list_pods": api.list_pods,
             "create_pod": lambda: api.create_pod(spec),
@@ -236,6 +251,18 @@ def test_each_method_calls_the_operation_it_stands_for(document: Any) -> None:
             "gpu_types": api.gpu_types,
             "pod_billing": lambda: api.pod_billing(start=start, end=start + timedelta(days=1)),
             "endpoints": api.endpoints,
+            "create_endpoint": lambda: api.create_endpoint(endpoint.model_copy(update={"name": "e2"})),
+            "get_endpoint": lambda: api.get_endpoint(endpoint_id),
+            "update_endpoint": lambda: api.update_endpoint(endpoint_id, {"timeout": 700_000}),
+            "endpoint_workers": lambda: api.endpoint_workers(endpoint_id),
+            "endpoint_releases": lambda: api.endpoint_releases(endpoint_id),
+            "worker_logs": lambda: next(iter(api.worker_logs(endpoint_id, worker_id, tail=1))),
+            "delete_endpoint": lambda: api.delete_endpoint(endpoint_id),
+            "templates": api.templates,
+            "create_template": lambda: api.create_template(template.model_copy(update={"name": "t2"})),
+            "update_template": lambda: api.update_template(template_id, {"image": "b:d"}),
+            "delete_template": lambda: api.delete_template(template_id),
+            "serverless_billing": lambda: api.serverless_billing(start=start, end=start + timedelta(days=1)),
             "network_volumes": api.network_volumes,
             "registries": api.registries,
             "create_registry": lambda: api.create_registry("hub", "user", "pass-word-1"),

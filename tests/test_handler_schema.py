@@ -21,7 +21,7 @@ from handler.addresses import MAX_URL_CHARS
 from handler.audio_fields import BOTH_GIVEN, MIN_BASE64_CHARS, NONE_GIVEN
 from handler.fields import FORMATS, MAX_CLIPS, MAX_SOURCES, MAX_SUPPRESSED, W_TYPES, JobInput, VadInput
 from handler.keys import AUDIO_KEYS, MAX_WARNINGS
-from handler.schema import InputErrors, JobRequest, json_schema, parse_input, table
+from handler.schema import MAX_CHECKED_BYTES, InputErrors, JobRequest, json_schema, parse_input, table
 from handler.sources import Source
 
 URL = "https://example.com/talk.mp3"
@@ -683,3 +683,33 @@ def test_the_module_prints_its_schema_and_loads_no_model_library() -> None:
     document, _, loaded = result.stdout.rstrip().rpartition("\n")
     assert json.loads(document) == json_schema()
     assert loaded == "[]"
+
+
+def check_inputs(stdin: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "handler.schema", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+
+
+def test_the_module_checks_a_list_of_inputs() -> None:
+    inputs = [{"audio": URL}, {"audio": URL, "modle": "x"}, {"audio": URL, "beam_size": 99, "best_of": 0}, {}, 7]
+    result = check_inputs(json.dumps(inputs).encode(), "--check")
+    assert (result.returncode, result.stderr) == (0, b"")
+    good, odd, bad, empty, number = json.loads(result.stdout)
+    assert good == {"problems": [], "warnings": []}
+    assert odd["problems"] == [] and "modle" in odd["warnings"][0]
+    assert sorted(each.split(":")[0] for each in bad["problems"]) == ["beam_size", "best_of"]
+    assert empty["problems"] and number["problems"]
+    assert max(map(len, result.stdout.splitlines())) < 600
+
+
+@pytest.mark.parametrize("stdin", [b"", b"{}", b"[", b"\xff", b"[" * 100_000, b" " * (MAX_CHECKED_BYTES + 1)])
+def test_what_is_no_list_of_inputs_is_refused(stdin: bytes) -> None:
+    result = check_inputs(stdin, "--check")
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.startswith(b"standard input: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_a_list_as_large_as_is_read_is_checked_and_other_arguments_are_refused() -> None:
+    result = check_inputs(b"[]" + b" " * (MAX_CHECKED_BYTES - 2), "--check")
+    assert (result.returncode, result.stdout) == (0, b"[]\n")
+    assert check_inputs(b"", "--chekc").returncode == 2

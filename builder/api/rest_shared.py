@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from builder.api.answers import parse_json
 from builder.api.models import LogEvent, Pod, PodSpec
+from builder.api.models_serverless import Endpoint, EndpointSpec, Job, Template
 from builder.api.problems import one_line, parsed
 from builder.errors import AmbiguousError, BadAnswerError, CapacityError, NotFoundError
 
@@ -18,14 +19,18 @@ __all__ = ["checked_id", "given", "log_event", "made", "placement_hint", "rfc333
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_SHOWN = 60
+_WITH_ID = (Pod, Endpoint, Template, Job)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked_id(pod_id: str) -> str:
-    """`pod_id`, fit for a path. Raises NotFoundError: what no id looks like would address something else."""
-    if not _ID.fullmatch(pod_id):
-        raise NotFoundError(f"no pod {one_line(pod_id, _MAX_SHOWN)!r}: an id has letters, digits, - and _ only")
-    return pod_id
+def checked_id(thing_id: str, what: str = "pod") -> str:
+    """`thing_id`, the id of a `what`, fit for a path.
+
+    Raises NotFoundError: what no id looks like would address something else.
+    """
+    if not _ID.fullmatch(thing_id):
+        raise NotFoundError(f"no {what} {one_line(thing_id, _MAX_SHOWN)!r}: an id has letters, digits, - and _ only")
+    return thing_id
 
 
 def given(values: Mapping[str, Any]) -> dict[str, str]:
@@ -45,25 +50,27 @@ def made(kind: type[Model], data: Any, what: str) -> Model:
         answer = parsed(kind, data, what)
     except BadAnswerError as error:
         raise AmbiguousError(str(error)) from None
-    if isinstance(answer, Pod) and not _ID.fullmatch(answer.id):
+    if isinstance(answer, _WITH_ID) and not _ID.fullmatch(answer.id):
         raise AmbiguousError(f"{what}: the answer has no id, but {one_line(answer.id, _MAX_SHOWN)!r}")
     return answer
 
 
-def surely_gone(pod_id: str, pods: Iterable[Pod], what: str) -> None:
-    """Check that a pod whose delete found nothing is in no list.
+def surely_gone(
+    thing_id: str, listed: Iterable[Pod | Endpoint | Template], what: str, kind: str = "pod", cost: str = "be billed"
+) -> None:
+    """Check that a `kind` of thing whose delete found nothing is in no list.
 
-    An API that answers 404 to everything, because it moved, must not pass for one that has deleted: pods cost money.
-    Raises BadAnswerError.
+    An API that answers 404 to everything, because it moved, must not pass for one that has deleted: pods and workers
+    cost money. Raises BadAnswerError; `cost` is what the thing may still do.
     """
-    if any(pod.id == pod_id and pod.status != "TERMINATED" for pod in pods):
+    if any(each.id == thing_id and getattr(each, "status", "") != "TERMINATED" for each in listed):
         raise BadAnswerError(
-            f"{what}: the API says that there is no such pod, and lists it",
-            hint=f"it may still be billed: try again, or end {pod_id} in RunPod's console",
+            f"{what}: the API says that there is no such {kind}, and lists it",
+            hint=f"it may still {cost}: try again, or end {thing_id} in RunPod's console",
         )
 
 
-def placement_hint(error: CapacityError, spec: PodSpec) -> CapacityError:
+def placement_hint(error: CapacityError, spec: PodSpec | EndpointSpec) -> CapacityError:
     """`error`, with the data centers that were searched, if the request named some."""
     if not spec.data_center_ids:
         return error

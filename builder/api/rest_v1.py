@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from builder.api.actions import act_surely
 from builder.api.http import Http, Reply
@@ -25,7 +25,15 @@ from builder.api.models import (
     PodSpec,
     Registry,
 )
-from builder.api.models_serverless import Endpoint
+from builder.api.models_serverless import (
+    Endpoint,
+    EndpointSpec,
+    Releases,
+    ServerlessBill,
+    Template,
+    TemplateSpec,
+    Workers,
+)
 from builder.api.problems import parsed, parsed_list
 from builder.api.rest_shared import checked_id, given, made, placement_hint, rfc3339, surely_gone
 from builder.api.retries import Retry
@@ -95,7 +103,14 @@ class RestV1:
         except NotFoundError:
             surely_gone(pod_id, self.list_pods(), what)
 
-    def gpu_types(self, *, cloud: Cloud | None = None, count: int = 1, min_cuda: str | None = None) -> list[GpuType]:
+    def gpu_types(
+        self,
+        *,
+        cloud: Cloud | None = None,
+        count: int = 1,
+        min_cuda: str | None = None,
+        product: Literal["POD", "SERVERLESS"] = "POD",
+    ) -> list[GpuType]:
         """Not in v1. Raises NotAvailableError."""
         raise _absent("no catalog of GPUs with prices and stock")
 
@@ -123,6 +138,66 @@ class RestV1:
         """See `ControlPlane`."""
         what = "list endpoints"
         return parsed_list(Endpoint, self._list("/endpoints", what, {}, endpoint_from_v1), None, what)
+
+    def get_endpoint(self, endpoint_id: str) -> Endpoint:
+        """Not by v1. Raises NotAvailableError, as do all methods of endpoints and templates but `endpoints`."""
+        raise _needs_v2()
+
+    def create_endpoint(self, spec: EndpointSpec) -> Endpoint:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def update_endpoint(self, endpoint_id: str, changes: Mapping[str, Any]) -> Endpoint:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def delete_endpoint(self, endpoint_id: str) -> None:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def endpoint_workers(self, endpoint_id: str) -> Workers:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def endpoint_releases(self, endpoint_id: str) -> Releases:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def worker_logs(
+        self,
+        endpoint_id: str,
+        worker_id: str,
+        *,
+        source: str | None = None,
+        tail: int | None = None,
+        since: str | None = None,
+        last_event_id: str | None = None,
+        idle_s: float | None = None,
+    ) -> Iterator[LogEvent]:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def templates(self) -> list[Template]:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def create_template(self, spec: TemplateSpec) -> Template:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def update_template(self, template_id: str, changes: Mapping[str, Any]) -> Template:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def delete_template(self, template_id: str) -> None:
+        """See `get_endpoint`."""
+        raise _needs_v2()
+
+    def serverless_billing(
+        self, *, start: datetime, end: datetime, endpoint_id: str | None = None
+    ) -> list[ServerlessBill]:
+        """See `get_endpoint`."""
+        raise _needs_v2()
 
     def network_volumes(self) -> list[NetworkVolume]:
         """See `ControlPlane`."""
@@ -179,6 +254,10 @@ def _same(answer: Any) -> Any:
 
 def _absent(text: str) -> NotAvailableError:
     return NotAvailableError(f"REST v1 has {text}", hint=_HINT)
+
+
+def _needs_v2() -> NotAvailableError:
+    return NotAvailableError("REST v1 is asked about pods only: endpoints and templates need REST v2", hint=_HINT)
 
 
 def _retired(error: BuilderError) -> NotAvailableError:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from builder.api.actions import act_surely
-from builder.api.http import Http
 from builder.api.models import (
     BillingRecord,
     Cloud,
@@ -22,20 +21,16 @@ from builder.api.models import (
     PodSpec,
     Registry,
 )
-from builder.api.models_serverless import Endpoint
 from builder.api.problems import parsed, parsed_list
-from builder.api.rest_shared import checked_id, given, log_event, made, placement_hint, rfc3339, surely_gone
-from builder.api.sse import events
+from builder.api.rest_shared import checked_id, made, placement_hint, rfc3339, surely_gone
+from builder.api.rest_v2_serverless import ServerlessV2
 from builder.errors import CapacityError, NotFoundError
 
 __all__ = ["RestV2"]
 
 
-class RestV2:
+class RestV2(ServerlessV2):
     """See `builder.api.control_plane.ControlPlane` for what each method promises."""
-
-    def __init__(self, http: Http) -> None:
-        self._http = http
 
     def list_pods(self) -> list[Pod]:
         """See `ControlPlane`."""
@@ -82,10 +77,17 @@ class RestV2:
         except NotFoundError:
             surely_gone(pod_id, self.list_pods(), what)
 
-    def gpu_types(self, *, cloud: Cloud | None = None, count: int = 1, min_cuda: str | None = None) -> list[GpuType]:
+    def gpu_types(
+        self,
+        *,
+        cloud: Cloud | None = None,
+        count: int = 1,
+        min_cuda: str | None = None,
+        product: Literal["POD", "SERVERLESS"] = "POD",
+    ) -> list[GpuType]:
         """See `ControlPlane`."""
         what = "read the catalog of GPUs"
-        query: dict[str, Any] = {"include": "AVAILABILITY", "product": "POD", "count": count}
+        query: dict[str, Any] = {"include": "AVAILABILITY", "product": product, "count": count}
         query |= {"cloud": cloud, "minCudaVersion": min_cuda}
         return parsed_list(GpuType, self._get("/catalog/gpus", what, query), "gpus", what)
 
@@ -100,25 +102,16 @@ class RestV2:
         idle_s: float | None = None,
     ) -> Iterator[LogEvent]:
         """See `ControlPlane`; events that cannot be read are skipped."""
-        query = given({"source": source, "tail": tail, "since": since})
-        headers = given({"Last-Event-ID": last_event_id})
         what = f"read the log of pod {pod_id}"
         path = f"/pods/{checked_id(pod_id)}/logs"
-        for event in events(self._http.stream_lines(path, query, headers, idle_s, what)):
-            entry = log_event(event.id, event.data)
-            if entry is not None:
-                yield entry
+        query = {"source": source, "tail": tail, "since": since}
+        yield from self._log(path, query, last_event_id, idle_s, what)
 
     def pod_billing(self, *, start: datetime, end: datetime, pod_id: str | None = None) -> list[BillingRecord]:
         """See `ControlPlane`."""
         what = "read the billing of pods"
         query = {"startTime": rfc3339(start), "endTime": rfc3339(end), "bucketSize": "day", "podId": pod_id}
         return parsed_list(BillingRecord, self._get("/billing/pods", what, query), "records", what)
-
-    def endpoints(self) -> list[Endpoint]:
-        """See `ControlPlane`."""
-        what = "list endpoints"
-        return parsed_list(Endpoint, self._get("/serverless", what), "endpoints", what)
 
     def network_volumes(self) -> list[NetworkVolume]:
         """See `ControlPlane`."""
@@ -141,6 +134,3 @@ class RestV2:
     def check_key(self) -> None:
         """See `ControlPlane`."""
         self._get("/pods", "check the API key")
-
-    def _get(self, path: str, what: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._http.request("GET", path, query=given(query or {}), retry="any", what=what).json

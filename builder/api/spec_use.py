@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from builder.api.models import BillingRecord, GpuType, NetworkVolume, Pod, PodSpec, Registry
-from builder.api.models_serverless import Endpoint
+from builder.api.models_serverless import (
+    Endpoint,
+    EndpointSpec,
+    Releases,
+    ServerlessBill,
+    Template,
+    TemplateSpec,
+    Workers,
+)
 
 __all__ = ["USED", "WAIVED", "Need", "needs"]
 
 Model = type[Any]
-"""One of `builder.api.models`."""
+"""One of `builder.api.models` or `builder.api.models_serverless`."""
 
 
 class Need(NamedTuple):
@@ -60,6 +68,30 @@ USED = {
         items="records",
     ),
     "listEndpoints": Use("endpoints", answer=Endpoint, items="endpoints"),
+    "createEndpoint": Use("create_endpoint", body=EndpointSpec, answer=Endpoint),
+    "getEndpoint": Use("get_endpoint", answer=Endpoint),
+    "updateEndpoint": Use(
+        "update_endpoint",
+        body=(
+            *("workers", "scaling", "gpu", "flashboot", "timeout", "dataCenterIds"),
+            *("image", "env", "disk", "ports", "registry"),
+        ),
+        answer=Endpoint,
+    ),
+    "deleteEndpoint": Use("delete_endpoint"),
+    "listEndpointWorkers": Use("endpoint_workers", answer=Workers),
+    "listEndpointReleases": Use("endpoint_releases", answer=Releases),
+    "getWorkerLogs": Use("worker_logs", ("?source", "?tail", "?since", "^Last-Event-ID")),
+    "listTemplates": Use("templates", answer=Template, items="templates"),
+    "createTemplate": Use("create_template", body=TemplateSpec, answer=Template),
+    "updateTemplate": Use("update_template", body=("image*", "env*", "disk*", "ports*", "registry*"), answer=Template),
+    "deleteTemplate": Use("delete_template"),
+    "listServerlessBilling": Use(
+        "serverless_billing",
+        ("?startTime*", "?endTime*", "?bucketSize*", "?serverlessId"),
+        answer=ServerlessBill,
+        items="records",
+    ),
     "listNetworkVolumes": Use("network_volumes", answer=NetworkVolume, items="networkVolumes"),
     "listRegistries": Use("registries", answer=Registry, items="registries"),
     "createRegistry": Use("create_registry", body=("name*", "username*", "password*"), answer=Registry),
@@ -67,17 +99,14 @@ USED = {
 """By operationId."""
 
 _CLUSTERS = "clusters: one GPU serves, so none is offered; one made elsewhere is billed, and check-all does not see it"
-_ENDPOINTS = "serverless endpoints are listed, for what their workers cost, and neither made, changed nor looked into"
-_TEMPLATES = "pods are made from the image and settings at hand; a template would be a second truth"
+_TEMPLATES = "an endpoint's own template is found in the list; other people's are not run"
 _VOLUMES = "a volume is made once, in the console; the builder lists what costs and mounts one by its id"
 _DELEGATIONS = "delegated access to a registry of AWS: private images are pulled with a stored login"
 _SSH = "pods serve speech and are looked into by logs; the account's SSH keys are not ours to change"
 _ONE_GPU = "the list of GPU types has all it tells"
 _CPUS = "pods without a GPU are not offered"
 _DATA_CENTERS = "the list of GPU types has the stock by data center"
-_BILLING = (
-    "past costs are asked for pods only; check-all prices endpoints and volumes from what stands, and no clusters"
-)
+_BILLING = "past costs are asked for pods and endpoints only; check-all prices volumes from what stands, no clusters"
 WAIVED = {
     "getSshKeys": _SSH,
     "updateSshKeys": _SSH,
@@ -87,18 +116,7 @@ WAIVED = {
     "updateCluster": _CLUSTERS,
     "deleteCluster": _CLUSTERS,
     "listClusterPods": _CLUSTERS,
-    "createEndpoint": _ENDPOINTS,
-    "getEndpoint": _ENDPOINTS,
-    "updateEndpoint": _ENDPOINTS,
-    "deleteEndpoint": _ENDPOINTS,
-    "listEndpointWorkers": _ENDPOINTS,
-    "listEndpointReleases": _ENDPOINTS,
-    "getWorkerLogs": _ENDPOINTS,
-    "listTemplates": _TEMPLATES,
-    "createTemplate": _TEMPLATES,
     "getTemplate": _TEMPLATES,
-    "updateTemplate": _TEMPLATES,
-    "deleteTemplate": _TEMPLATES,
     "listPublicTemplates": _TEMPLATES,
     "createNetworkVolume": _VOLUMES,
     "getNetworkVolume": _VOLUMES,
@@ -115,7 +133,6 @@ WAIVED = {
     "listDataCenters": _DATA_CENTERS,
     "getDataCenter": _DATA_CENTERS,
     "listBilling": _BILLING,
-    "listServerlessBilling": _BILLING,
     "listEndpointBilling": "costs of RunPod's own public endpoints, which are not used",
     "listNetworkVolumeBilling": _BILLING,
     "listClusterBilling": _CLUSTERS,

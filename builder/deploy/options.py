@@ -31,6 +31,7 @@ class Wishes:
     secret: str | None = None
     no_auth: bool = False
     extra: tuple[str, ...] = ()
+    require_validated: bool = False
     reuse: bool = False
     replace: bool = False
     dry_run: bool = False

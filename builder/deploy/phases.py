@@ -75,6 +75,7 @@ def deploy(run: Runtime, wishes: Wishes) -> Deployed:
         prepared = prepare(run, wishes)
         if not run.console.as_json:
             show_plan(run.console, prepared.plan)
+        _check_validated(run, wishes, prepared)
         if wishes.dry_run:
             if existing is not None and not wishes.replace:
                 run.console.warn(f"pod {existing.id} is there: a deploy will want --reuse or --replace")
@@ -83,6 +84,13 @@ def deploy(run: Runtime, wishes: Wishes) -> Deployed:
         if prepared.secret is not None:
             _store_secret(run, prepared.secret)
         return _carry_out(run, wishes, prepared, existing, signals)
+
+
+def _check_validated(run: Runtime, wishes: Wishes, prepared: Prepared) -> None:
+    """Warn of an image that never ran on a GPU. Raises NotValidatedError if --require-validated; a dry run warns."""
+    from builder.ec2.validated import check_validated
+
+    check_validated(run, prepared.options.image, required=wishes.require_validated and not wishes.dry_run)
 
 
 def _check_records(run: Runtime, wishes: Wishes) -> None:

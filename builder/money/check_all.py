@@ -1,34 +1,49 @@
-"""Everything of the account that costs money, and what of it is forgotten."""
+"""Everything at RunPod and at EC2 that costs money, and what of it is forgotten."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.deploy.create import CREATE_OVER_S, still_pending
-from builder.errors import BuilderError
+from builder.endpoints.chosen import plain_name
+from builder.endpoints.ending import forget_old_names
+from builder.endpoints.look import BILLED
+from builder.errors import AuthError, BuilderError, NotAvailableError
 from builder.instants import duration_text
-from builder.money.orphans import Row, Totals, find_rows, read_records, totals
+from builder.money.aws_rows import aws_rows
+from builder.money.endpoint_rows import EndpointRecords, endpoint_rows
+from builder.money.orphans import find_rows, read_records
 from builder.money.prices import dollars
+from builder.money.rows import Row, Totals, totals
 
 if TYPE_CHECKING:
+    from builder.api.models_serverless import Endpoint, Template
     from builder.runtime import Runtime
 
 __all__ = ["Checked", "check_all", "show_checked"]
 
 T = TypeVar("T")
 NOTHING = "Nothing is billed (clusters and public endpoints are not looked at)."
+MAX_ENDPOINTS = 50
+"""Endpoints whose workers are counted; one question each."""
+RECORDS = ("pod", "pending", "endpoint", "pending-endpoints", "pending-templates", "ec2", "pending-ec2")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found; `unseen` names what could not be looked at, and why."""
+    """What was found; `unseen` names what could not be looked at, and why; `left_out` what was not meant to be;
+    `pending` what was begun and is not there, or not seen, with the time it began."""
 
     rows: tuple[Row, ...]
     totals: Totals
     pending: dict[str, str]
     unseen: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_running(self) -> bool:
@@ -42,52 +57,83 @@ class Checked:
             "totals": self.totals.document(),
             "pending": self.pending,
             "unseen": self.unseen,
+            "left_out": self.left_out,
         }
 
 
-def check_all(run: Runtime) -> Checked:
-    """Look at pods, endpoints and network volumes. Raises what listing the pods raises; what else fails is `unseen`."""
-    unseen: dict[str, str] = {}
+class _Looks:
+    """Readings of which each may fail without the others."""
 
-    def look(what: str, read: Callable[[], list[T]]) -> list[T]:
+    def __init__(self) -> None:
+        self.unseen: dict[str, str] = {}
+
+    def at(self, what: str, read: Callable[[], list[T]]) -> list[T]:
         try:
             return read()
         except BuilderError as error:
-            unseen[what] = str(error)
+            self.unseen[what] = str(error)
             return []
 
-    for name in ("pod", "pending"):
+
+def check_all(run: Runtime) -> Checked:
+    """Look at pods, endpoints, templates, network volumes and EC2.
+
+    Raises what listing the pods raises; what else fails is `unseen`.
+    """
+    for name in RECORDS:
         if run.state.is_damaged(name):
             run.console.warn(f"{run.state.folder / name}.json is damaged: what it remembered shows as not recorded")
+    looks, left_out = _Looks(), {}
     pods = run.api.list_pods()
-    endpoints = look("endpoints", run.api.endpoints)
-    volumes = look("network volumes", run.api.network_volumes)
-    # Prices are only needed for workers that are always kept.
-    needs_prices = any(each.workers.get("min") for each in endpoints)
     pending = still_pending(run, pods)
     rows = find_rows(
         pods=pods,
-        endpoints=endpoints,
-        volumes=volumes,
-        catalog=look("prices", run.api.gpu_types) if needs_prices else [],
+        volumes=looks.at("network volumes", run.api.network_volumes),
         records=read_records(run.state.read("pod"), pending, run.state.events()),
         api_base=run.settings.api_base.rstrip("/"),
         now_s=run.clock.unix_s(),
     )
-    names = {pod.name for pod in pods if pod.status != "TERMINATED"}
-    missing = {name: began for name, began in pending.items() if name not in names}
-    return Checked(tuple(rows), totals(rows), missing, unseen)
+    rows += _endpoint_rows(run, looks)
+    reason = why_no_aws(run)
+    if reason is None:
+        rows += _aws_rows(run, looks)
+    else:
+        left_out["EC2"] = reason
+    rows.sort(key=lambda row: (-row.rate.per_hour, row.kind, row.name))
+    begun = pending | run.state.pending("pending-endpoints") | run.state.pending("pending-ec2")
+    names = {plain_name(row.name) for row in rows if row.status != "GONE"}
+    missing = {name: began for name, began in begun.items() if name not in names}
+    return Checked(tuple(rows), totals(rows), missing, looks.unseen, left_out)
+
+
+def why_no_aws(run: Runtime) -> str | None:
+    """Why EC2 is not worth a look: nothing here ever pointed there. None: it is.
+
+    Without this, everybody without an AWS account would get a warning with every look.
+    """
+    settings = run.settings
+    if any(run.state.is_damaged(name) for name in ("ec2", "pending-ec2")):
+        return None
+    if run.state.read("ec2") or run.state.pending("pending-ec2") or settings.aws_key_id or settings.aws_profile:
+        return None
+    names = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SHARED_CREDENTIALS_FILE")
+    home = run.environ.get("HOME")
+    if any(run.environ.get(name) for name in names) or (home and (Path(home) / ".aws" / "credentials").exists()):
+        return None
+    return "no AWS key is set here, and no machine was launched from here"
 
 
 def show_checked(run: Runtime, found: Checked) -> None:
     """Print it."""
     console = run.console
+    now_s = run.clock.unix_s()
     if found.rows:
         cells = [
-            (row.kind, row.id, row.name, row.status, *_costs(row), "; ".join((*row.reasons, *row.notes)))
+            (row.kind, row.id, row.name, row.status, _age(row, now_s), *_costs(row), _remarks(row))
             for row in found.rows
         ]
-        console.table(("what", "id", "name", "status", "$/h>", "$/day>", "$/month>", "remarks"), cells)
+        columns = ("what", "id", "name", "status", "up>", "$/h>", "$/day>", "$/month>", "remarks")
+        console.table(columns, cells)
         console.line()
     console.line(_sum(found))
     for row in found.rows:
@@ -96,12 +142,88 @@ def show_checked(run: Runtime, found: Checked) -> None:
                 f"{'End' if row.status != 'GONE' else 'Forget'} {row.kind} {row.name or row.id}: {row.command}"
             )
     for name, began in found.pending.items():
-        console.note(
-            f"{name}: its creation was begun at {began} and not finished; there is no such pod now. "
-            f"Look again: it is certain {duration_text(CREATE_OVER_S)} after it began"
-        )
+        console.note(f"{name}: its creation was begun at {began} and not finished; {_doubt(run, found, name)}")
+    for what, reason in found.left_out.items():
+        console.note(f"{what} was not looked at: {reason}")
     for what, reason in found.unseen.items():
         console.warn(f"{what} could not be looked at: {reason}")
+
+
+def _doubt(run: Runtime, found: Checked, name: str) -> str:
+    """What is known of something that was begun and is not seen, and what to do."""
+    if name in run.state.pending("pending-ec2"):
+        what, again = "EC2", f"Be sure that nothing is left: python -m builder ec2 terminate {shlex.quote(name)}"
+    else:
+        what = "endpoints" if name in run.state.pending("pending-endpoints") else ""
+        again = f"Look again: it is certain {duration_text(CREATE_OVER_S)} after it began"
+    is_seen = what not in found.unseen and what not in found.left_out
+    return f"{'there is no such thing now' if is_seen else 'whether it exists is not known'}. {again}"
+
+
+def _endpoint_rows(run: Runtime, looks: _Looks) -> list[Row]:
+    endpoints = looks.at("endpoints", run.api.endpoints)
+    if "endpoints" in looks.unseen:
+        # Nothing can be said of what is recorded, nor of templates.
+        return []
+    templates = looks.at("templates", run.api.templates) if not run.settings.use_v1 else []
+    _forget_old(run, endpoints, None if run.settings.use_v1 or "templates" in looks.unseen else templates)
+    n_workers = _count_workers(run, endpoints, looks)
+    # Prices are only needed for workers.
+    needs_prices = any(n_workers.get(each.id, 0) or each.min_workers for each in endpoints)
+    current = run.state.read("endpoint") or {}
+    pending = run.state.pending("pending-endpoints")
+    # Of the present one the creation is finished, though a double of it may show.
+    pending.pop(str(current.get("name")), None)
+    records = EndpointRecords(current, run.settings.endpoint_id, pending, run.state.pending("pending-templates"))
+    catalog = looks.at("prices", lambda: run.api.gpu_types(product="SERVERLESS")) if needs_prices else []
+    return endpoint_rows(endpoints, templates, n_workers, catalog, records)
+
+
+def _forget_old(run: Runtime, endpoints: list[Endpoint], templates: list[Template] | None) -> None:
+    """Forget names whose creation is over and has left nothing."""
+    # On a disk that is full they stay, and are looked for again.
+    with suppress(BuilderError):
+        forget_old_names(run, "pending-endpoints", {plain_name(each.name) for each in endpoints})
+        if templates is not None:
+            forget_old_names(run, "pending-templates", {each.name for each in templates})
+
+
+def _count_workers(run: Runtime, endpoints: list[Endpoint], looks: _Looks) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    asked = [each for each in endpoints if each.max_workers]
+    if run.settings.use_v1 and asked:
+        looks.unseen["workers of endpoints"] = "REST v1 does not tell; only those that are always kept are counted"
+        return counts
+    for each in asked[:MAX_ENDPOINTS]:
+        try:
+            workers = run.api.endpoint_workers(each.id).workers
+        except BuilderError as error:
+            looks.unseen[f"workers of endpoint {each.id}"] = str(error)
+            continue
+        counts[each.id] = sum(worker.status in BILLED for worker in workers)
+    if len(asked) > MAX_ENDPOINTS:
+        looks.unseen["workers of more endpoints"] = f"only those of {MAX_ENDPOINTS} endpoints are counted"
+    return counts
+
+
+def _aws_rows(run: Runtime, looks: _Looks) -> list[Row]:
+    from builder.ec2.inventory import our_resources
+
+    try:
+        return aws_rows(our_resources(run), run.clock.unix_s())
+    except (AuthError, NotAvailableError) as error:
+        looks.unseen["EC2"] = f"{error}; {error.hint}" if error.hint else str(error)
+    except BuilderError as error:
+        looks.unseen["EC2"] = str(error)
+    return []
+
+
+def _age(row: Row, now_s: float) -> str | None:
+    return None if row.since_s is None else duration_text(max(0.0, now_s - row.since_s))
+
+
+def _remarks(row: Row) -> str:
+    return "; ".join((*row.reasons, *row.notes))
 
 
 def _costs(row: Row) -> tuple[str, ...]:

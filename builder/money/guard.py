@@ -1,4 +1,4 @@
-"""Looks at every pod, decides by `builder.money.guard_rules`, and ends what has run long enough, if told to.
+"""Looks at every pod and at EC2, decides by `builder.money.guard_rules`, and ends what has run long enough, if told to.
 
 What was seen is kept in `artifacts/guard.json`, so that a run every few minutes knows since when a pod idles. A guard
 that sees nothing must not look like one that has nothing to do: what cannot be read raises.
@@ -18,6 +18,7 @@ from builder.errors import (
     RateLimitedError,
     ServerFaultError,
 )
+from builder.money.guard_ec2 import Overdue, end_overdue
 from builder.money.guard_rules import Decision, Limits, Since, decide, remember, unjudged
 from builder.money.guard_view import observe
 from builder.money.orphans import ODD
@@ -56,16 +57,19 @@ class Round:
     at_s: float
     ending: Ending
     outcomes: tuple[Outcome, ...]
+    machines: tuple[Overdue, ...] = ()
 
     @property
     def n_due(self) -> int:
-        """Pods that are to be ended, and are not ended yet."""
-        return sum(each.decision.verdict == "kill" and each.done is None for each in self.outcomes)
+        """Pods and EC2 machines that are to be ended, and are not ended yet."""
+        pods = sum(each.decision.verdict == "kill" and each.done is None for each in self.outcomes)
+        return pods + sum(not each.is_ended and each.problem is None for each in self.machines)
 
     @property
     def problems(self) -> list[str]:
         """What could not be judged or ended, and why."""
-        return [f"{each.decision.pod_id}: {each.problem}" for each in self.outcomes if each.problem]
+        pods = [f"{each.decision.pod_id}: {each.problem}" for each in self.outcomes if each.problem]
+        return pods + [each.text for each in self.machines if each.problem]
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -74,16 +78,22 @@ class Round:
             "dry_run": self.ending == "none",
             "due": self.n_due,
             "pods": [each.document() for each in self.outcomes],
+            "ec2": [each.document() for each in self.machines],
         }
 
 
 def guard_once(run: Runtime, limits: Limits, ending: Ending) -> Round:
     """Look once and act. A pod that was ended is not running any more, and so never ended twice.
 
-    Raises BuilderError if the pods cannot be listed; a pod that cannot be judged or ended is in the Round's
-    `problems`, and keeps no other from its end.
+    Raises BuilderError if the pods cannot be listed, after EC2 machines were looked at all the same; a pod that cannot
+    be judged or ended is in the Round's `problems`, and keeps no other from its end.
     """
-    observations, odd = observe(run, limits)
+    try:
+        observations, odd = observe(run, limits)
+    except BuilderError:
+        for machine in end_overdue(run, ends=ending != "none"):
+            run.console.warn(machine.text)
+        raise
     now_s = run.clock.unix_s()
     since = remember(_read_memory(run), observations, now_s)
     outcomes = [Outcome(decision, problem=decision.reason) for decision in odd]
@@ -97,7 +107,7 @@ def guard_once(run: Runtime, limits: Limits, ending: Ending) -> Round:
         is_due = decision.verdict == "kill" and ending != "none"
         outcomes.append(_end(run, decision, ending) if is_due else Outcome(decision))
     _write_memory(run, since, ending, now_s)
-    return Round(now_s, ending, tuple(outcomes))
+    return Round(now_s, ending, tuple(outcomes), end_overdue(run, ends=ending != "none"))
 
 
 def guard_forever(run: Runtime, limits: Limits, ending: Ending, every_s: float) -> None:
@@ -123,14 +133,16 @@ def show_round(run: Runtime, seen: Round) -> None:
 
 
 def _show(run: Runtime, seen: Round) -> None:
-    if not seen.outcomes:
-        run.console.line("No pods.")
-        return
     rows = [
         (o.decision.pod_id, o.decision.name, o.decision.cost_per_hour, _what(o), o.decision.rule, o.decision.reason)
         for o in seen.outcomes
     ]
-    run.console.table(("pod", "name", "$/h>", "guard", "rule", "why"), rows)
+    if rows:
+        run.console.table(("pod", "name", "$/h>", "guard", "rule", "why"), rows)
+    else:
+        run.console.line("No pods.")
+    for machine in seen.machines:
+        run.console.line(machine.text)
     if seen.n_due and seen.ending == "none":
         verb = "is" if seen.n_due == 1 else "are"
         run.console.line(f"{seen.n_due} {verb} due and left running: this was a dry run. To end: add --kill")

@@ -7,9 +7,9 @@ they are compared with the bill (`cost --reconcile`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from builder.api.models import GpuType, NetworkVolume, Pod
@@ -26,6 +26,7 @@ __all__ = [
     "network_volume_rate",
     "pod_rate",
     "storage_rate",
+    "worker_price_per_h",
 ]
 
 HOURS_PER_MONTH = 730
@@ -102,20 +103,28 @@ def network_volume_rate(volume: NetworkVolume) -> Rate:
     return Rate(0.0, per_month / HOURS_PER_MONTH)
 
 
-def endpoint_rate(endpoint: Endpoint, catalog: Iterable[GpuType]) -> Rate:
-    """What the workers that an endpoint always keeps cost, at the dearest GPU that it may get.
+def worker_price_per_h(gpu: Mapping[str, Any] | None, catalog: Iterable[GpuType]) -> float | None:
+    """$/h of one worker of an endpoint, at the dearest GPU that it may get; None if the catalog has none."""
+    gpu = gpu or {}
+    pools, excluded = gpu.get("pools") or [], gpu.get("excludedTypes") or []
+    prices = [
+        each.price.serverless
+        for each in catalog
+        if each.pool in pools and each.id not in excluded and each.price.serverless
+    ]
+    return max(prices) * int(gpu.get("count") or 1) if prices else None
+
+
+def endpoint_rate(endpoint: Endpoint, n_workers: int, catalog: Iterable[GpuType]) -> Rate:
+    """What `n_workers` workers cost, or those that are always kept if they are more.
 
     The machine's price is None if the catalog has none for its pools, or if the workers have no GPU.
     """
-    n_workers = int(endpoint.workers.get("min") or 0)
+    n_workers = max(n_workers, endpoint.min_workers)
     if n_workers == 0:
         return Rate(0.0, 0.0)
-    gpu = endpoint.gpu or {}
-    pools = gpu.get("pools") or []
-    prices = [each.price.serverless for each in catalog if each.pool in pools and each.price.serverless]
-    if not prices:
-        return Rate(None, 0.0)
-    return Rate(max(prices) * n_workers * int(gpu.get("count") or 1), 0.0)
+    price_per_h = worker_price_per_h(endpoint.gpu, catalog)
+    return Rate(None if price_per_h is None else price_per_h * n_workers, 0.0)
 
 
 def dollars(amount: float) -> str:

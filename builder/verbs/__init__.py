@@ -8,7 +8,23 @@ import typer
 
 __all__ = ["NOUNS", "register_all"]
 
-NOUNS = ("setup", "doctor", "gpus", "image", "deploy", "pods", "tests", "money", "explain", "spec")
+NOUNS = (
+    "setup",
+    "doctor",
+    "gpus",
+    "image",
+    "ec2",
+    "deploy",
+    "pods",
+    "tests",
+    "endpoints",
+    "jobs",
+    "transcribe",
+    "money",
+    "hub",
+    "explain",
+    "spec",
+)
 """In the order of a first day with it, as `--help` shows them."""
 
 

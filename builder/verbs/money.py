@@ -77,11 +77,11 @@ def guard(
     ] = 20.0,
     every_pod: Annotated[bool, typer.Option("--all", help="Also pods that the builder did not make.")] = False,
     fail_if_any: Annotated[
-        bool, typer.Option("--fail-if-any", help="Exit 1 if a pod is due and left running.")
+        bool, typer.Option("--fail-if-any", help="Exit 1 if something is due and left running.")
     ] = False,
     cron: Annotated[bool, typer.Option("--cron", help="With install: write it into your crontab.")] = False,
 ) -> None:
-    """Stop pods that are past their deadline, too old, dead or idle. A dry run unless --kill is given."""
+    """Stop pods past their deadline, too old, dead or idle, and overdue EC2 machines. A dry run without --kill."""
     from builder.errors import UsageError
     from builder.money.guard_rules import Limits
 
@@ -107,7 +107,8 @@ def _guard_run(run: Runtime, limits: Limits, ending: Ending, every: int | None, 
     show_round(run, seen)
     if seen.problems:
         raise BuilderError(
-            f"not ended: {'; '.join(seen.problems)}", hint="end it yourself: python -m builder terminate POD_ID"
+            f"not judged or not ended: {'; '.join(seen.problems)}",
+            hint="see what costs and the command that ends each: python -m builder check-all",
         )
     if fail_if_any and seen.n_due:
         raise CheckFailedError(f"due and left running: {seen.n_due}", hint="end what is due: add --kill")

@@ -1,7 +1,7 @@
 """`python -m tests.fakes.runpod`: a RunPod of one's own, to try the builder without paying.
 
-Prints what to export, then runs COMMAND with it, or waits for Ctrl-C. Pods are live servers with the demo model on this
-machine; everything runs in real time, only faster than at RunPod.
+Prints what to export, then runs COMMAND with it, or waits for Ctrl-C. Pods are live servers and workers of endpoints
+are workers with the demo model on this machine; everything runs in real time, only faster than at RunPod.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from tests.fakes.runpod.boots import Timing
 from tests.fakes.runpod.clock import RealPlaneClock
 from tests.fakes.runpod.control_plane import ControlPlane
 from tests.fakes.runpod.local_pods import LocalPods
+from tests.fakes.runpod.local_workers import LocalWorkers
 
 TIMING = Timing(provisioning_s=1.0, starting_s=2.0, start_s=2.0)
 LOG_HOLD_S = 5.0
+WORKER_BOOT_S = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     plane = ControlPlane(RealPlaneClock(), seed=time.time_ns(), port=options.port)
     plane.pods.timing = TIMING
     plane.log_hold_s = LOG_HOLD_S
+    plane.endpoints.boot_s = WORKER_BOOT_S
     signal.signal(signal.SIGTERM, _interrupt)
-    with plane, LocalPods(plane):
+    with plane, LocalPods(plane), LocalWorkers(plane):
         environ = plane.environ()
         for name, value in environ.items():
             print(f"export {name}={shlex.quote(value)}", flush=True)

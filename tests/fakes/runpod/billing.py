@@ -10,13 +10,13 @@ from tests.fakes.runpod.clock import iso_time, parse_time
 from tests.fakes.runpod.ledger import Ledger, Span
 from tests.fakes.runpod.pod import PodRefusedError
 
-__all__ = ["all_billing", "pod_billing"]
+__all__ = ["all_billing", "pod_billing", "serverless_billing"]
 
 BUCKETS = ("hour", "day", "week", "month", "year")
 DEFAULT_DAYS = 30
 MAX_BUCKETS = 10_000
 OTHERS = (
-    *("serverlessGpuAmount", "serverlessCpuAmount", "serverlessDiskAmount", "serverlessFeeAmount"),
+    "serverlessFeeAmount",
     *("storageStandardAmount", "storageHighPerformanceAmount", "endpointAmount"),
     *("clusterGpuAmount", "clusterDiskAmount", "clusterNetworkingAmount"),
 )
@@ -27,12 +27,7 @@ def pod_billing(ledger: Ledger, query: Mapping[str, str], now_s: float) -> dict[
     """What pods cost: one record per pod and bucket in which it cost anything. Raises PodRefusedError."""
     start, end, bucket = _window(query, now_s)
     pod_id = query.get("podId")
-    spans = list(ledger.spans(now_s, pod_id))
-    records: list[dict[str, Any]] = [
-        {**_range(since, until), "podId": name, **amounts}
-        for since, until in _buckets(start, end, bucket)
-        for name, amounts in _pods_within(spans, since, until).items()
-    ]
+    records = _records(list(ledger.spans(now_s, pod_id, "pod")), (start, end, bucket), "podId")
     totals = _sum(records)
     return {
         "records": records,
@@ -45,15 +40,31 @@ def pod_billing(ledger: Ledger, query: Mapping[str, str], now_s: float) -> dict[
     }
 
 
+def serverless_billing(ledger: Ledger, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+    """What endpoints' workers cost: one record per endpoint and bucket. Raises PodRefusedError."""
+    start, end, bucket = _window(query, now_s)
+    endpoint_id = query.get("serverlessId")
+    spans = list(ledger.spans(now_s, endpoint_id, "serverless"))
+    records = [{**each, "feeAmount": 0.0} for each in _records(spans, (start, end, bucket), "serverlessId")]
+    return {
+        "records": records,
+        "metadata": {
+            "query": {**_range(start, end), "bucketSize": bucket, "serverlessId": endpoint_id},
+            "recordCount": len(records),
+            "uniqueServerlessCount": len({record["serverlessId"] for record in records}),
+            "totals": {**_sum(records), "feeAmount": 0.0},
+        },
+    }
+
+
 def all_billing(ledger: Ledger, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
-    """What everything cost, per bucket; here only pods cost anything. Raises PodRefusedError."""
+    """What everything cost, per bucket; here only pods and workers cost anything. Raises PodRefusedError."""
     start, end, bucket = _window(query, now_s)
     spans = list(ledger.spans(now_s))
     records = []
     for since, until in _buckets(start, end, bucket):
-        amounts = _sum(list(_pods_within(spans, since, until).values()))
-        records.append({**_range(since, until), **_as_all(amounts)})
-    totals = _as_all(_sum(list(_pods_within(spans, start, end).values())))
+        records.append({**_range(since, until), **_all_within(spans, since, until)})
+    totals = _all_within(spans, start, end)
     return {
         "records": records,
         "metadata": {
@@ -64,14 +75,23 @@ def all_billing(ledger: Ledger, query: Mapping[str, str], now_s: float) -> dict[
     }
 
 
-def _as_all(amounts: Mapping[str, float]) -> dict[str, float]:
-    return {
-        "totalAmount": amounts["totalAmount"],
-        "podGpuAmount": amounts["gpuAmount"],
-        "podCpuAmount": amounts["cpuAmount"],
-        "podDiskAmount": amounts["diskAmount"],
-        **dict.fromkeys(OTHERS, 0.0),
-    }
+def _records(spans: list[Span], window: Window, id_name: str) -> list[dict[str, Any]]:
+    return [
+        {**_range(since, until), id_name: name, **amounts}
+        for since, until in _buckets(*window)
+        for name, amounts in _pods_within(spans, since, until).items()
+    ]
+
+
+def _all_within(spans: list[Span], since: datetime, until: datetime) -> dict[str, float]:
+    amounts: dict[str, float] = {"totalAmount": 0.0, **dict.fromkeys(OTHERS, 0.0)}
+    for payer in ("pod", "serverless"):
+        of_payer = [span for span in spans if span.payer == payer]
+        part = _sum(list(_pods_within(of_payer, since, until).values()))
+        amounts["totalAmount"] += part["totalAmount"]
+        for name in ("Gpu", "Cpu", "Disk"):
+            amounts[f"{payer}{name}Amount"] = part[f"{name.lower()}Amount"]
+    return amounts
 
 
 def _pods_within(spans: list[Span], since: datetime, until: datetime) -> dict[str, dict[str, float]]:

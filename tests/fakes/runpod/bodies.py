@@ -5,143 +5,80 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes.runpod.account import Account
+from tests.fakes.runpod.body_checks import (
+    Check,
+    additional,
+    choice,
+    closed,
+    env,
+    flag,
+    list_of,
+    refuse,
+    text,
+    text_or_null,
+    whole,
+)
 from tests.fakes.runpod.pod import Pod, PodRefusedError
 
-__all__ = ["checked_action", "checked_create", "checked_patch", "checked_registry"]
+__all__ = [
+    "CUDA",
+    "check_ports",
+    "check_registry",
+    "checked_action",
+    "checked_create",
+    "checked_patch",
+    "checked_registry",
+]
 
-Check = Callable[[Any, str], list[str]]
 CUDA = r"\d+\.\d+"
 MIN_PERSISTENT_GB = 10
 
 
-def _text(at_least: int = 0, pattern: str | None = None) -> Check:
-    def check(value: Any, path: str) -> list[str]:
-        if not isinstance(value, str):
-            return [f"{path}: got {_kind(value)}, want string"]
-        if len(value) < at_least:
-            return [f"{path}: minLength: got {len(value)}, want {at_least}"]
-        if pattern is not None and not re.fullmatch(pattern, value):
-            return [f"{path}: {value!r} does not match pattern '^{pattern}$'"]
-        return []
-
-    return check
-
-
-def _whole(at_least: int) -> Check:
-    def check(value: Any, path: str) -> list[str]:
-        if isinstance(value, bool) or not isinstance(value, int):
-            return [f"{path}: got {_kind(value)}, want integer"]
-        return [f"{path}: minimum: got {value}, want {at_least}"] if value < at_least else []
-
-    return check
-
-
-def _flag(value: Any, path: str) -> list[str]:
-    return [] if isinstance(value, bool) else [f"{path}: got {_kind(value)}, want boolean"]
-
-
-def _registry(value: Any, path: str) -> list[str]:
-    return [] if value is None or isinstance(value, str) else [f"{path}: got {_kind(value)}, want null or string"]
-
-
-def _choice(*values: str) -> Check:
-    def check(value: Any, path: str) -> list[str]:
-        shown = ", ".join(f"'{each}'" for each in values)
-        return [] if value in values else [f"{path}: value must be one of {shown}"]
-
-    return check
-
-
-def _list(item: Check, at_most: int | None = None) -> Check:
-    def check(value: Any, path: str) -> list[str]:
-        if not isinstance(value, list):
-            return [f"{path}: got {_kind(value)}, want array"]
-        if at_most is not None and len(value) > at_most:
-            return [f"{path}: maxItems: got {len(value)}, want {at_most}"]
-        return [error for number, each in enumerate(value) for error in item(each, f"{path}[{number}]")]
-
-    return check
-
-
-def _env(value: Any, path: str) -> list[str]:
-    if not isinstance(value, dict):
-        return [f"{path}: got {_kind(value)}, want object"]
-    return [error for name, each in value.items() for error in _text()(each, f"{path}.{name}")]
-
-
-def _closed(fields: Mapping[str, Check], required: tuple[str, ...] = ()) -> Check:
-    def check(value: Any, path: str) -> list[str]:
-        if not isinstance(value, dict):
-            return [f"{path}: got {_kind(value)}, want object"]
-        errors = [f"{path}: missing property '{name}'" for name in required if name not in value]
-        unknown = [name for name in value if name not in fields]
-        if unknown:
-            errors.append(_additional(path, unknown))
-        return errors + [
-            error for name, rule in fields.items() if name in value for error in rule(value[name], f"{path}.{name}")
-        ]
-
-    return check
-
-
-def _additional(path: str, names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names)
-    return f"{path}: additional properties {shown} not allowed"
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
-
-
-_MOUNTS = _closed(
+_MOUNTS = closed(
     {
-        "persistent": _closed({"size": _whole(MIN_PERSISTENT_GB), "path": _text()}, ("size", "path")),
-        "network": _list(_closed({"volumeId": _text(), "path": _text()}, ("volumeId", "path")), at_most=1),
+        "persistent": closed({"size": whole(MIN_PERSISTENT_GB), "path": text()}, ("size", "path")),
+        "network": list_of(closed({"volumeId": text(), "path": text()}, ("volumeId", "path")), at_most=1),
     }
 )
 _CONTAINER: dict[str, Check] = {
-    "image": _text(),
-    "args": _text(),
-    "disk": _whole(1),
-    "env": _env,
-    "ports": _list(_text()),
-    "registry": _registry,
+    "image": text(),
+    "args": text(),
+    "disk": whole(1),
+    "env": env,
+    "ports": list_of(text()),
+    "registry": text_or_null,
     "mounts": _MOUNTS,
-    "globalNetworking": _flag,
-    "name": _text(1),
+    "globalNetworking": flag,
+    "name": text(1),
 }
-_CREATE = _closed(
+_CREATE = closed(
     {
         **_CONTAINER,
-        "cloud": _choice("SECURE", "COMMUNITY"),
-        "gpu": _closed(
+        "cloud": choice("SECURE", "COMMUNITY"),
+        "gpu": closed(
             {
-                "id": _text(),
-                "count": _whole(1),
-                "allowedCudaVersions": _list(_text(pattern=CUDA)),
-                "minCudaVersion": _text(pattern=CUDA),
+                "id": text(),
+                "count": whole(1),
+                "allowedCudaVersions": list_of(text(pattern=CUDA)),
+                "minCudaVersion": text(pattern=CUDA),
             },
             ("id",),
         ),
-        "cpu": _closed({"id": _text(1), "vcpuCount": _whole(2)}, ("id", "vcpuCount")),
-        "dataCenterIds": _list(_text()),
-        "startJupyter": _flag,
-        "startSsh": _flag,
-        "templateId": _text(1),
+        "cpu": closed({"id": text(1), "vcpuCount": whole(2)}, ("id", "vcpuCount")),
+        "dataCenterIds": list_of(text()),
+        "startJupyter": flag,
+        "startSsh": flag,
+        "templateId": text(1),
     },
     ("name",),
 )
-_PATCH = _closed({**_CONTAINER, "locked": _flag, "templateId": _text()})
-_ACTION = _closed({"action": _choice("start", "stop", "restart", "terminate")}, ("action",))
-_REGISTRY = _closed({name: _text(1) for name in ("name", "username", "password")}, ("name", "username", "password"))
+_PATCH = closed({**_CONTAINER, "locked": flag, "templateId": text()})
+_ACTION = closed({"action": choice("start", "stop", "restart", "terminate")}, ("action",))
+_REGISTRY = closed({name: text(1) for name in ("name", "username", "password")}, ("name", "username", "password"))
 _TEMPLATED = ("image", "args", "disk", "ports", "registry", "mounts")
 
 
@@ -150,36 +87,31 @@ def checked_create(body: Any, account: Account) -> dict[str, Any]:
     errors = _CREATE(body, "$")
     if isinstance(body, dict) and not {"image", "templateId"} & set(body):
         # As the API does: one rule that fails makes every field look as if it were not allowed.
-        errors = ["$: missing property 'image'", *errors, _additional("$", list(body))]
-    _refuse(errors)
+        errors = ["$: missing property 'image'", *errors, additional("$", list(body))]
+    refuse(errors)
     _check_rules(body, account)
     return _with_template(body, account) if "templateId" in body else dict(body)
 
 
 def checked_patch(body: Any, pod: Pod, account: Account) -> dict[str, Any]:
     """A patch body for this pod. Raises PodRefusedError 400 or 422."""
-    _refuse(_PATCH(body, "$"))
-    _check_ports(body)
-    _check_registry(body, account)
+    refuse(_PATCH(body, "$"))
+    check_ports(body)
+    check_registry(body, account)
     _check_mounts(body.get("mounts") or {}, pod)
     return dict(body)
 
 
 def checked_action(body: Any) -> str:
     """The action. Raises PodRefusedError 422."""
-    _refuse(_ACTION(body, "$"))
+    refuse(_ACTION(body, "$"))
     return str(body["action"])
 
 
 def checked_registry(body: Any) -> dict[str, str]:
     """A credential to store. Raises PodRefusedError 422."""
-    _refuse(_REGISTRY(body, "$"))
+    refuse(_REGISTRY(body, "$"))
     return dict(body)
-
-
-def _refuse(errors: list[str]) -> None:
-    if errors:
-        raise PodRefusedError(422, "request body does not match the contract", tuple(errors))
 
 
 def _check_rules(body: Mapping[str, Any], account: Account) -> None:
@@ -193,18 +125,20 @@ def _check_rules(body: Mapping[str, Any], account: Account) -> None:
         raise PodRefusedError(400, "mounts.persistent and mounts.network are mutually exclusive")
     if "persistent" in mounts and "cpu" in body:
         raise PodRefusedError(400, "mounts.persistent is not available on CPU pods")
-    _check_ports(body)
-    _check_registry(body, account)
+    check_ports(body)
+    check_registry(body, account)
 
 
-def _check_ports(body: Mapping[str, Any]) -> None:
-    for text in body.get("ports") or []:
-        number, _slash, kind = text.partition("/")
+def check_ports(body: Mapping[str, Any]) -> None:
+    """Raises PodRefusedError 400 for ports of a wrong form."""
+    for port in body.get("ports") or []:
+        number, _slash, kind = port.partition("/")
         if kind not in ("http", "tcp") or not number.isdigit() or not 1 <= int(number) <= 100_000:
-            raise PodRefusedError(400, f"port {text!r} is not of the form port/http or port/tcp")
+            raise PodRefusedError(400, f"port {port!r} is not of the form port/http or port/tcp")
 
 
-def _check_registry(body: Mapping[str, Any], account: Account) -> None:
+def check_registry(body: Mapping[str, Any], account: Account) -> None:
+    """Raises PodRefusedError 400 for a credential that is not there."""
     if body.get("registry") is not None and body["registry"] not in account.registries:
         raise PodRefusedError(400, "container registry credential not found")
 

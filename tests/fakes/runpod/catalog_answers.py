@@ -74,9 +74,10 @@ def _stock(catalog: Catalog, gpu: GpuType, query: Mapping[str, str]) -> dict[str
     countries = query["countryCodes"].split(",") if "countryCodes" in query else []
     offers = [
         offer
+        for cloud in _clouds(gpu, query)
         for offer in catalog.matching(
             gpu.id,
-            query.get("cloud") or "SECURE",
+            cloud,
             count=int(query.get("count", "1")),
             min_cuda=query.get("minCudaVersion"),
             allowed_cuda=query["cudaVersions"].split(",") if "cudaVersions" in query else (),
@@ -94,6 +95,13 @@ def _stock(catalog: Catalog, gpu: GpuType, query: Mapping[str, str]) -> dict[str
         free = {offer.cuda_version for offer in offers if offer.listed != "NONE"}
         stock["cudaVersions"] = [{"version": version, "available": version in free} for version in versions]
     return stock
+
+
+def _clouds(gpu: GpuType, query: Mapping[str, str]) -> tuple[str, ...]:
+    """Where a product's machines stand: workers run in both clouds, if the type is for workers at all."""
+    if query["product"] == "SERVERLESS" and "cloud" not in query:
+        return () if gpu.serverless is None else ("SECURE", "COMMUNITY")
+    return (query.get("cloud") or "SECURE",)
 
 
 def _best(offers: list[Offer]) -> Level:

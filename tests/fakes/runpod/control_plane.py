@@ -10,7 +10,6 @@ Its methods may be called from any thread.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,10 +20,16 @@ from tests.fakes.runpod.calls import Answer, Call, Handler, Operation, problem
 from tests.fakes.runpod.clock import PlaneClock
 from tests.fakes.runpod.contract import Contract
 from tests.fakes.runpod.control_faults import ControlFaults
-from tests.fakes.runpod.control_routes import ControlRoutes
+from tests.fakes.runpod.control_routes import ControlRoutes, unknown_route
 from tests.fakes.runpod.control_server import ControlServer, Outcome
+from tests.fakes.runpod.endpoint_answers import Bases
+from tests.fakes.runpod.endpoint_queues import EndpointQueues
+from tests.fakes.runpod.endpoint_routes import EndpointRoutes
+from tests.fakes.runpod.endpoints import EndpointStore
 from tests.fakes.runpod.graphql_facade import GraphQlFacade
+from tests.fakes.runpod.job_routes import JobRoutes
 from tests.fakes.runpod.journal import Entry, Journal
+from tests.fakes.runpod.lb_plane import LbPlane
 from tests.fakes.runpod.limits import RateLimits
 from tests.fakes.runpod.pod import PodRefusedError
 from tests.fakes.runpod.pods import PodStore
@@ -38,10 +43,10 @@ READ_ONLY_KEY = "rpa_FAKE0KEY0THAT0ONLY0READS"
 
 
 class ControlPlane:
-    """`pods` is the store, `faults` what goes wrong, `journal` what was asked, `limits` the rate limits.
+    """`pods` and `endpoints` are the stores, `faults` what goes wrong, `journal` what was asked, `limits` rate limits.
 
-    `proxy` leads to the pods' ports. REST v1 and GraphQL answer from the same store. Add routes and operations before
-    entering.
+    `proxy` leads to the pods' ports, `balancer` to the workers of load-balancing endpoints; jobs are served below
+    /jobs/v2. REST v1 and GraphQL answer from the same stores. Add routes and operations before entering.
     """
 
     def __init__(
@@ -58,16 +63,20 @@ class ControlPlane:
         self.read_only_key = READ_ONLY_KEY
         self.pod_keys: dict[str, str] = {}
         self.pods = PodStore(self.clock, seed=seed, balance=balance)
+        self.endpoints = EndpointStore(self.pods)
+        self._queues = EndpointQueues(self.endpoints)
+        self.endpoints.make_queue = self._queues.make
         self.faults = ControlFaults(self.pods)
         self.limits = RateLimits(self.clock)
         self.journal = Journal()
         self.proxy = ProxyPlane(self._ports, seed=seed)
+        self.balancer = LbPlane(self)
         self.is_v1_retired = False
         self.is_graphql_retired = False
         self.keeps_contract = True
         """Off for tests that break RunPod's document on purpose."""
         self._server = ControlServer(self._decide, port)
-        self._v2 = ControlRoutes(self.pods).operations()
+        self._v2 = ControlRoutes(self.pods).operations() + EndpointRoutes(self.endpoints, self._bases).operations()
         self._server.add_operations(self._v2)
         graphql = GraphQlFacade(self.pods, lambda: self.is_graphql_retired, self._may_write)
         self._server.add_operations(graphql.operations())
@@ -77,8 +86,16 @@ class ControlPlane:
 
     def __enter__(self) -> ControlPlane:
         # Last, so that everything else under /v2 wins.
-        self._server.add_operations([Operation("*", "/v2{tail:.*}", self._unknown, "unknown", True, needs_key=False)])
+        self._server.add_operations(
+            [
+                Operation(
+                    "*", "/v2{tail:.*}", lambda call: unknown_route(self._v2, call), "unknown", True, needs_key=False
+                )
+            ]
+        )
         self._server.add_routes(self.proxy.routes())
+        self._server.add_routes(JobRoutes(self._queues.find, lambda key: key == self.api_key).routes("/jobs/v2"))
+        self._server.add_routes(self.balancer.routes())
         self._server.__enter__()
         return self
 
@@ -97,7 +114,10 @@ class ControlPlane:
             self.clock.restart()
         else:
             self.clock = self.pods.clock = self.limits.clock = clock
+        # First: what old endpoints still cost must not be paid from the new account.
+        self.endpoints.reset()
         self.pods.reset(seed, balance=balance)
+        self.balancer.reset()
         self.faults.restore()
         self.limits.reset()
         self.journal.clear()
@@ -155,6 +175,8 @@ class ControlPlane:
             "RUNPOD_REST_V1_BASE": f"{self.url}/v1",
             "RUNPOD_GRAPHQL_URL": f"{self.url}/graphql",
             "RUNPOD_PROXY_TEMPLATE": f"{self.url}/proxy/{{pod}}/{{port}}",
+            "RUNPOD_JOB_BASE": self._bases().jobs,
+            "RUNPOD_LB_TEMPLATE": self._bases().balancer,
             **extra,
         }
 
@@ -191,13 +213,14 @@ class ControlPlane:
         return [entry for entry in list(self.journal) if entry.route == route]
 
     def assert_no_leaks(self, allow: Collection[str] = ()) -> None:
-        """No pod is left but those allowed, by id or name."""
-        left = [pod for pod in self.pods.alive() if pod.id not in allow and pod.name not in allow]
-        shown = ", ".join(f"{pod.name} ({pod.id}, {pod.status}, ${pod.price:g}/h)" for pod in left)
-        assert not left, f"left behind: {shown}"
+        """No pod, endpoint or template (made through the API) is left but those allowed, by id or name."""
+        left = [(pod.name, pod.id, f"{pod.status}, ${pod.price:g}/h") for pod in self.pods.alive()]
+        left += self.endpoints.left_behind()
+        shown = [f"{name} ({id_}, {text})" for name, id_, text in left if name not in allow and id_ not in allow]
+        assert not shown, f"left behind: {', '.join(shown)}"
 
     def assert_spend_below(self, usd: float) -> None:
-        """All pods together cost less."""
+        """All pods and endpoints together cost less."""
         with self.pods.turn() as now_s:
             spent = self.pods.ledger.spent(now_s)
         assert spent < usd, f"spent ${spent:.4f}"
@@ -274,14 +297,5 @@ class ControlPlane:
             return None
         return PodPorts(pod.status, tuple(pod.ports))
 
-    def _unknown(self, call: Call) -> Answer:
-        methods = [
-            each.method
-            for each in self._v2
-            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", each.path), call.path) and each.method != call.method
-        ]
-        if not methods:
-            raise PodRefusedError(404, "no such route")
-        answer = problem(PodRefusedError(405, f"{call.method} is not supported here"))
-        answer.headers["Allow"] = ", ".join(methods)
-        return answer
+    def _bases(self) -> Bases:
+        return Bases(f"{self.url}/jobs/v2", f"{self.url}/lb/{{endpoint}}")

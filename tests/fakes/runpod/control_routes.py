@@ -1,11 +1,14 @@
-"""REST v2's operations over the store: one small function each."""
+"""REST v2's operations over the pods' store: one small function each."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from tests.fakes.runpod.account import StoredRegistry
 from tests.fakes.runpod.billing import all_billing, pod_billing
 from tests.fakes.runpod.bodies import checked_action, checked_create, checked_patch, checked_registry
-from tests.fakes.runpod.calls import Answer, Call, Handler, Operation
+from tests.fakes.runpod.calls import Answer, Call, Handler, Operation, problem
 from tests.fakes.runpod.catalog import DATA_CENTERS
 from tests.fakes.runpod.catalog_answers import data_center_document, data_centers, gpu_document, stock_query
 from tests.fakes.runpod.logs import log_stream
@@ -13,7 +16,7 @@ from tests.fakes.runpod.pod import Pod, PodRefusedError
 from tests.fakes.runpod.pods import PodStore
 from tests.fakes.runpod.pods_answers import pod_document, registry_document, volume_document
 
-__all__ = ["ControlRoutes"]
+__all__ = ["ControlRoutes", "unknown_route"]
 
 
 class ControlRoutes:
@@ -43,8 +46,6 @@ class ControlRoutes:
             ("POST", "/registries", "createRegistry", self._create_registry),
             ("GET", "/registries/{id}", "getRegistry", self._get_registry),
             ("DELETE", "/registries/{id}", "deleteRegistry", self._delete_registry),
-            ("GET", "/serverless", "listEndpoints", self._list_endpoints),
-            ("GET", "/templates", "listTemplates", self._list_templates),
             ("GET", "/account/ssh-keys", "getSshKeys", self._ssh_keys),
         ]
         return [Operation(method, f"/v2{path}", handler, name, method == "GET") for method, path, name, handler in rows]
@@ -153,11 +154,19 @@ class ControlRoutes:
         del self._store.account.registries[registry.id]
         return Answer(204)
 
-    def _list_endpoints(self, call: Call) -> Answer:
-        return Answer(200, {"endpoints": list(self._store.account.endpoints)})
-
-    def _list_templates(self, call: Call) -> Answer:
-        return Answer(200, {"templates": list(self._store.account.templates)})
-
     def _ssh_keys(self, call: Call) -> Answer:
         return Answer(200, {"keys": list(self._store.account.ssh_keys)})
+
+
+def unknown_route(known: Sequence[Operation], call: Call) -> Answer:
+    """Nobody serves this path (raises PodRefusedError 404), or not with this method (405, and which ones there are)."""
+    methods = [
+        each.method
+        for each in known
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", each.path), call.path) and each.method != call.method
+    ]
+    if not methods:
+        raise PodRefusedError(404, "no such route")
+    answer = problem(PodRefusedError(405, f"{call.method} is not supported here"))
+    answer.headers["Allow"] = ", ".join(methods)
+    return answer

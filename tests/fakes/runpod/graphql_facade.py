@@ -105,7 +105,7 @@ class GraphQlFacade:
             "currentSpendPerHr": self._store.spend_per_h,
             "spendLimit": self._store.spend_limit_per_h,
             "pods": [self._shown(pod) for pod in self._store.list()],
-            "endpoints": [{"id": each["id"], "name": each["name"]} for each in self._store.account.endpoints],
+            "endpoints": [{"id": each["id"], "name": each["name"]} for each in self._store.shown_endpoints()],
             "secrets": [{"id": each.id, "name": each.name, "description": ""} for each in secrets],
         }
 

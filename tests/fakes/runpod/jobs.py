@@ -34,6 +34,8 @@ class PlaneRules:
     done_bytes: int = 20_000_000
     chunk_bytes: int = 1_000_000
     hold_s: float = 1.0
+    sync_hold_s: float = 300.0
+    """The longest that /runsync keeps a client waiting, in real time; short where nobody moves a virtual clock."""
     heartbeat_limit_s: float = 30.0
     max_retries: int = 1
     execution_timeout_s: float = 600.0
@@ -90,13 +92,16 @@ class Job:
 
 
 class JobStore:
-    """All jobs of one endpoint."""
+    """All jobs of one endpoint; `tag` is a part of their ids."""
 
-    def __init__(self, clock: Clock, rules: PlaneRules) -> None:
+    def __init__(self, clock: Clock, rules: PlaneRules, *, tag: str = "") -> None:
         self._clock = clock
+        self._tag = tag
         self.rules = rules
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         self.workers: dict[str, float] = {}
+        self.retired: set[str] = set()
+        """Workers that are given no more jobs."""
         self.unhealthy: list[dict[str, str]] = []
         self.late_progress: list[str] = []
         self._stops: dict[str, list[str]] = {}
@@ -108,7 +113,7 @@ class JobStore:
         if not isinstance(request, dict) or "input" not in request:
             raise RefusedError(400, "input is required")
         prefix = "sync-" if is_sync else ""
-        job = Job(f"{prefix}{next(self._numbers):08d}-u1", dict(request), is_sync, self._clock.now_s())
+        job = Job(f"{prefix}{next(self._numbers):08d}{self._tag}-u1", dict(request), is_sync, self._clock.now_s())
         self.jobs[job.id] = job
         return job
 
@@ -159,6 +164,8 @@ class JobStore:
         """Give up to `most` waiting jobs to `worker`."""
         self.sweep()
         given: list[dict[str, Any]] = []
+        if worker in self.retired:
+            return given
         for job in self.jobs.values():
             if job.status == "IN_QUEUE" and len(given) < most:
                 job.status, job.worker = "IN_PROGRESS", worker

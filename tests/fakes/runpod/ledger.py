@@ -1,13 +1,15 @@
-"""What pods cost: rates over spans of time, and sums of them; the balance and the bills come from the same numbers."""
+"""What pods and endpoints cost: rates over spans of time, and sums; balance and bills come from the same numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["HOURS_A_MONTH", "Ledger", "Rates", "Span"]
+__all__ = ["HOURS_A_MONTH", "Ledger", "Payer", "Rates", "Span"]
 
 HOUR_S = 3600.0
+Payer = Literal["pod", "serverless"]
 HOURS_A_MONTH = 730.0
 
 
@@ -27,12 +29,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Span:
-    """Constant rates of one pod from `start_s` to `end_s`."""
+    """Constant rates of one pod (or of one endpoint's workers together) from `start_s` to `end_s`."""
 
     pod_id: str
     start_s: float
     end_s: float
     rates: Rates
+    payer: Payer = "pod"
 
     def hours_within(self, start_s: float, end_s: float) -> float:
         """Hours of this span that lie in [start_s, end_s)."""
@@ -40,37 +43,37 @@ class Span:
 
 
 class Ledger:
-    """Spans of all pods."""
+    """Spans of all pods and endpoints, by id."""
 
     def __init__(self) -> None:
         self._closed: list[Span] = []
-        self._open: dict[str, tuple[float, Rates]] = {}
+        self._open: dict[str, tuple[float, Rates, Payer]] = {}
         self._closed_usd = 0.0
 
-    def set_rates(self, pod_id: str, now_s: float, rates: Rates) -> None:
+    def set_rates(self, pod_id: str, now_s: float, rates: Rates, payer: Payer = "pod") -> None:
         """From now on the pod costs this."""
-        start_s, before = self._open.pop(pod_id, (now_s, Rates()))
+        if self._open.get(pod_id, (0.0, Rates(), payer))[1] == rates:
+            return
+        start_s, before, _payer = self._open.pop(pod_id, (now_s, Rates(), payer))
         if now_s > start_s and before.total:
-            span = Span(pod_id, start_s, now_s, before)
+            span = Span(pod_id, start_s, now_s, before, payer)
             self._closed.append(span)
             self._closed_usd += before.total * span.hours_within(start_s, now_s)
         if rates.total:
-            self._open[pod_id] = (now_s, rates)
+            self._open[pod_id] = (now_s, rates, payer)
 
     def per_hour(self) -> float:
-        """$/h of all pods now."""
-        return sum(rates.total for _start_s, rates in self._open.values())
+        """$/h of everything now."""
+        return sum(rates.total for _start_s, rates, _payer in self._open.values())
 
     def spent(self, now_s: float) -> float:
-        """$ of all pods until now."""
-        running = sum(rates.total * (now_s - start_s) / HOUR_S for start_s, rates in self._open.values())
+        """$ of everything until now."""
+        running = sum(rates.total * (now_s - start_s) / HOUR_S for start_s, rates, _payer in self._open.values())
         return self._closed_usd + running
 
-    def spans(self, now_s: float, pod_id: str | None = None) -> Iterator[Span]:
+    def spans(self, now_s: float, pod_id: str | None = None, payer: Payer | None = None) -> Iterator[Span]:
         """All spans until now, of one pod or of all."""
-        for span in self._closed:
-            if pod_id in (None, span.pod_id):
+        running = [Span(name, start_s, now_s, rates, who) for name, (start_s, rates, who) in self._open.items()]
+        for span in [*self._closed, *running]:
+            if pod_id in (None, span.pod_id) and payer in (None, span.payer):
                 yield span
-        for name, (start_s, rates) in self._open.items():
-            if pod_id in (None, name):
-                yield Span(name, start_s, now_s, rates)

@@ -5,16 +5,14 @@ Only for planes on real time: a process takes seconds to start, and virtual time
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
 from tests.fakes.runpod.control_plane import ControlPlane
 from tests.fakes.runpod.pod import Pod
-from tests.fakes.runpod.pod_process import PodProcess, pod_environ
+from tests.fakes.runpod.pod_process import PodProcess, pod_environ, with_secrets
 
 __all__ = ["LocalPods"]
 
@@ -22,7 +20,6 @@ LOOK_EVERY_S = 0.05
 RESTART_AFTER_S = 1.0
 """Between the end of a container that nobody stopped and its next start."""
 DEFAULT_PORTS = {"WHISPERLIVE_PORT": 9090, "HEALTH_CHECK_PORT": 9999}
-SECRET = re.compile(r"\{\{\s*RUNPOD_SECRET_([A-Za-z0-9_.-]+)\s*\}\}")
 
 
 @dataclass
@@ -88,7 +85,8 @@ class LocalPods:
             self._start(pod)
 
     def _start(self, pod: Pod) -> None:
-        environ = pod_environ(self._with_secrets(pod.env), self._platform(pod))
+        secrets = {name: each.value for name, each in self._plane.pods.account.secrets.items()}
+        environ = pod_environ(with_secrets(pod.env, secrets), self._platform(pod))
         process = PodProcess(environ, lambda line: self._plane.pods.log(pod.id, "container", line))
         self._locals[pod.id] = _Local(process, pod.starts)
         for name, local_port in (("WHISPERLIVE_PORT", process.ws_port), ("HEALTH_CHECK_PORT", process.health_port)):
@@ -110,12 +108,3 @@ class LocalPods:
             "RUNPOD_GPU_COUNT": str(pod.gpu_count),
             "RUNPOD_DC_ID": pod.data_center_id or "",
         }
-
-    def _with_secrets(self, env: Mapping[str, str]) -> dict[str, str]:
-        """References to the account's secrets replaced; one that is not there becomes nothing."""
-        secrets = self._plane.pods.account.secrets
-
-        def value(match: re.Match[str]) -> str:
-            return secrets[match[1]].value if match[1] in secrets else ""
-
-        return {name: SECRET.sub(value, text) for name, text in env.items()}

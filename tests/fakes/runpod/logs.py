@@ -1,18 +1,25 @@
-"""A pod's log as Server-Sent Events: which lines a connection gets, and how they are written."""
+"""The log of a pod or worker as Server-Sent Events: which lines a connection gets, and how they are written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Protocol
 
 from tests.fakes.runpod.calls import LogStream
 from tests.fakes.runpod.clock import iso_time, parse_time
-from tests.fakes.runpod.pod import LogLine, Pod, PodRefusedError
+from tests.fakes.runpod.pod import LogLine, PodRefusedError
 
 __all__ = ["event", "log_stream"]
 
 DEFAULT_TAIL, MAX_TAIL = 100, 5000
 SOURCES = ("container", "system")
+
+
+class Logged(Protocol):
+    """Whatever has a log."""
+
+    lines: list[LogLine]
 
 
 def event(line: LogLine) -> bytes:
@@ -21,7 +28,7 @@ def event(line: LogLine) -> bytes:
     return f"id: {line.id}\ndata: {data}\n\n".encode()
 
 
-def log_stream(pod: Pod, query: Mapping[str, str], last_event_id: str | None) -> LogStream:
+def log_stream(pod: Logged, query: Mapping[str, str], last_event_id: str | None) -> LogStream:
     """What a connection gets: `Last-Event-ID` wins over `since`, that over `tail`. Raises PodRefusedError 422."""
     source = query.get("source")
     if source is not None and source not in SOURCES:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["PodProcess", "pod_environ"]
+__all__ = ["LoggedProcess", "PodProcess", "free_port", "pod_environ", "with_secrets"]
 
 ROOT = Path(__file__).resolve().parents[3]
 TERM_LIMIT_S = 15.0
 """From SIGTERM to SIGKILL; the platform gives 10 s, but not on two cores that everybody uses."""
 # What would configure the server, or lead it away from loopback, if it came from this machine.
-_OURS = ("WHISPER", "RUNPOD", "MAX_", "LOG_", "HEALTH_", "IDLE_", "SSL_", "HF_", "POD_", "BUILDER_", "PYTEST_")
+_OURS = (
+    *("WHISPER", "RUNPOD", "MAX_", "LOG_", "HEALTH_", "IDLE_", "SSL_", "HF_", "POD_", "BUILDER_", "PYTEST_"),
+    *("BUCKET_", "CONCURRENCY", "HANDLER_", "AWS_", "PORT", "EC2_"),
+)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ws_proxy", "wss_proxy")
+
+SECRET = re.compile(r"\{\{\s*RUNPOD_SECRET_([A-Za-z0-9_.-]+)\s*\}\}")
+
+
+def with_secrets(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """References to the account's secrets replaced; one that is not there becomes nothing."""
+    return {name: SECRET.sub(lambda match: secrets.get(match[1], ""), text) for name, text in env.items()}
 
 
 def pod_environ(pod_env: Mapping[str, str], platform: Mapping[str, str]) -> dict[str, str]:
@@ -42,21 +53,19 @@ def pod_environ(pod_env: Mapping[str, str], platform: Mapping[str, str]) -> dict
     return {**kept, **pod_env, **platform, **here}
 
 
-class PodProcess:
-    """A running server on free ports; `on_line` gets each line it writes, from a thread.
+class LoggedProcess:
+    """A running command with a group and a folder of its own; `on_line` gets each line it writes, from a thread.
 
-    `ws_port` and `health_port` are local. `stop` leaves nothing of its process group behind.
+    `stop` leaves nothing of its process group behind.
     """
 
-    def __init__(self, environ: Mapping[str, str], on_line: Callable[[str], None]) -> None:
-        self.ws_port, self.health_port = _free_ports()
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
         # A folder of its own: the server reads `.env` where it stands.
         self._folder = tempfile.TemporaryDirectory(prefix="pod-")
-        ports = {"WHISPERLIVE_PORT": str(self.ws_port), "HEALTH_CHECK_PORT": str(self.health_port)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "realtime"],
-            env={**environ, **ports, "HOME": self._folder.name},
+            list(command),
+            env={**environ, "HOME": self._folder.name},
             cwd=self._folder.name,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -81,13 +90,17 @@ class PodProcess:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """SIGKILL for whatever is left of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whatever is left of its group."""
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_LIMIT_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
         self._process.wait(TERM_LIMIT_S)
         self._reader.join(TERM_LIMIT_S)
         self._folder.cleanup()
@@ -99,8 +112,23 @@ class PodProcess:
                 self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
+class PodProcess(LoggedProcess):
+    """A running server on free ports; `ws_port` and `health_port` are local."""
+
+    def __init__(self, environ: Mapping[str, str], on_line: Callable[[str], None]) -> None:
+        self.ws_port, self.health_port = _free_ports(2)
+        ports = {"WHISPERLIVE_PORT": str(self.ws_port), "HEALTH_CHECK_PORT": str(self.health_port)}
+        super().__init__([sys.executable, "-m", "realtime"], {**environ, **ports}, on_line)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    return _free_ports(1)[0]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in probes:
             each.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+        return [each.getsockname()[1] for each in probes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.fakes.runpod.account import Account
@@ -25,6 +25,7 @@ HOST_FULL = "There are not enough free GPUs on the host machine to start this po
 NO_BALANCE = "Insufficient balance. Your account needs credit for at least one hour to deploy this pod."
 SPEND_LIMIT = "This would exceed the spend limit of your account."
 Pods = list[Pod]
+Documents = list[dict[str, Any]]
 
 
 class PodStore(PodTimeline):
@@ -35,6 +36,8 @@ class PodStore(PodTimeline):
 
     def __init__(self, clock: PlaneClock, *, seed: int = 0, balance: float = 100.0) -> None:
         super().__init__(clock)
+        self.more_endpoints: Callable[[], Documents] = lambda: []
+        """Those that were made through the API, in REST v2's shape."""
         self.reset(seed, balance=balance)
 
     def reset(self, seed: int = 0, *, balance: float = 100.0) -> None:
@@ -82,6 +85,10 @@ class PodStore(PodTimeline):
         """$/h of everything now."""
         with self.turn():
             return self.ledger.per_hour()
+
+    def shown_endpoints(self) -> Documents:
+        """The account's serverless endpoints, as REST v2 shows them."""
+        return [*self.account.endpoints, *self.more_endpoints()]
 
     # Changing
 

@@ -5,16 +5,38 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tests.fakes.runpod.boots import PodStatus, Step
 from tests.fakes.runpod.clock import PlaneClock
 from tests.fakes.runpod.ledger import Ledger
 from tests.fakes.runpod.pod import Pod
 
-__all__ = ["OnChange", "PodTimeline"]
+__all__ = ["Companion", "Happening", "OnChange", "PodTimeline"]
 
 OnChange = Callable[[Pod, "PodStatus | None", PodStatus], None]
 Happening = tuple[float, int, Callable[[], None]]
+"""When, its place among those of the same time, and what happens."""
+
+
+class Companion(Protocol):
+    """Something else that the same clock moves and the same balance pays for."""
+
+    def happenings(self) -> Iterator[Happening]:
+        """What comes next."""
+        ...
+
+    def settle(self, now_s: float) -> None:
+        """Everything until now has happened."""
+        ...
+
+    def stop_all(self, at_s: float) -> None:
+        """The money is gone."""
+        ...
+
+    def tell(self) -> None:
+        """The lock is free: tell listeners what changed."""
+        ...
 
 
 class PodTimeline:
@@ -26,6 +48,7 @@ class PodTimeline:
     def __init__(self, clock: PlaneClock) -> None:
         self.clock = clock
         self.on_change: list[OnChange] = []
+        self.companions: list[Companion] = []
         self._lock = threading.RLock()
         self._changes: list[tuple[Pod, PodStatus | None, PodStatus]] = []
         self._depth = 0
@@ -48,20 +71,31 @@ class PodTimeline:
                 now_s = self.clock.unix_s()
                 if self._depth == 1:
                     self._sweep(now_s)
+                    for companion in self.companions:
+                        companion.settle(now_s)
                 yield now_s
             finally:
                 self._depth -= 1
                 changes = []
-                if self._depth == 0:
+                is_last = self._depth == 0
+                if is_last:
                     changes, self._changes = self._changes, []
         for pod, before, after in changes:
             for listener in list(self.on_change):
                 listener(pod, before, after)
+        if is_last:
+            for companion in self.companions:
+                companion.tell()
 
     def sweep(self) -> None:
         """Bring everything to the clock's present."""
         with self.turn():
             pass
+
+    @property
+    def is_broke(self) -> bool:
+        """The money is gone, and everything was stopped."""
+        return self._was_broke
 
     def _sweep(self, now_s: float) -> None:
         while True:
@@ -86,6 +120,8 @@ class PodTimeline:
                 yield pod.stop_at_s, number, lambda pod=pod: self._on_deadline(pod, "EXITED")  # type: ignore[misc]
             if pod.steps:
                 yield pod.steps[0].at_s, number, lambda pod=pod: self._take(pod, pod.steps.pop(0))  # type: ignore[misc]
+        for companion in self.companions:
+            yield from companion.happenings()
 
     def _run_stock(self, change: Callable[[], None], number: int) -> None:
         del self._stock_plan[number]
@@ -123,6 +159,8 @@ class PodTimeline:
         for pod in self.pods.values():
             if pod.is_rented:
                 self._end(pod, at_s, "EXITED", "stop container: balance exhausted")
+        for companion in self.companions:
+            companion.stop_all(at_s)
 
     def _end(self, pod: Pod, at_s: float, status: PodStatus, line: str) -> None:
         pod.steps.clear()

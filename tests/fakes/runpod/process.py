@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.fakes.runpod.job_queue import JobQueue
 from tests.fakes.runpod.queue_plane import QueuePlane
 
-__all__ = ["LocalWorker", "worker_environ"]
+__all__ = ["LocalWorker", "platform_environ", "worker_environ"]
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,23 +27,30 @@ def worker_environ(plane: QueuePlane, worker: str = "w1", home: Path | None = No
     """
     ours = ("WHISPER", "RUNPOD", "MAX_", "LOG_", "HEALTH_", "SSL_", "HF_", "BUCKET_", "CONCURRENCY", "HANDLER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    query = "?gpu=FAKE"
     return {
         **kept,
         "HOME": str(home or tempfile.gettempdir()),
         "PYTHONUNBUFFERED": "1",
-        "RUNPOD_WEBHOOK_GET_JOB": f"{plane.url}/job-take/$ID{query}",
-        "RUNPOD_WEBHOOK_POST_OUTPUT": f"{plane.url}/job-done/$RUNPOD_POD_ID/$ID{query}",
-        "RUNPOD_WEBHOOK_POST_STREAM": f"{plane.url}/job-stream/$RUNPOD_POD_ID/$ID{query}",
-        "RUNPOD_WEBHOOK_PING": f"{plane.url}/ping/$RUNPOD_POD_ID{query}",
+        **platform_environ(plane, plane.url, worker),
+        **extra,
+    }
+
+
+def platform_environ(queue: JobQueue, url: str, worker: str) -> dict[str, str]:
+    """What the platform sets for `worker` of the endpoint whose queue is at `url`."""
+    query = "?gpu=FAKE"
+    return {
+        "RUNPOD_WEBHOOK_GET_JOB": f"{url}/job-take/$ID{query}",
+        "RUNPOD_WEBHOOK_POST_OUTPUT": f"{url}/job-done/$RUNPOD_POD_ID/$ID{query}",
+        "RUNPOD_WEBHOOK_POST_STREAM": f"{url}/job-stream/$RUNPOD_POD_ID/$ID{query}",
+        "RUNPOD_WEBHOOK_PING": f"{url}/ping/$RUNPOD_POD_ID{query}",
         "RUNPOD_PING_INTERVAL": "1000",
-        "RUNPOD_AI_API_KEY": plane.worker_key,
+        "RUNPOD_AI_API_KEY": queue.worker_key,
         "RUNPOD_POD_ID": worker,
-        "RUNPOD_ENDPOINT_ID": plane.endpoint,
+        "RUNPOD_ENDPOINT_ID": queue.endpoint,
         # There is no internet here, no GPU, and never 4 GB to spare.
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
         "RUNPOD_SKIP_GPU_CHECK": "true",
-        **extra,
     }
 
 

@@ -7,33 +7,19 @@ just like that, without a close frame. Limits are real seconds, since real socke
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
-from tests.fakes.runpod.proxy_sockets import RefusedUpgradeError, SocketRelay
+from tests.fakes.runpod.proxy_relay import Relay, SilentError, end_to_end
 
 __all__ = ["PodPorts", "ProxyPlane"]
 
-CHUNK_BYTES = 65_536
-# Those that concern one connection only (RFC 9110), and those that the proxy itself answers or sets.
-OWN_HEADERS = frozenset(
-    (
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
-        *("trailer", "transfer-encoding", "upgrade", "expect", "host"),
-    )
-)
-NO_DEFAULTS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-Asking: TypeAlias = "asyncio.Task[aiohttp.ClientResponse]"
 PAGES = {404: "Not Found", 502: "Bad gateway", 524: "A timeout occurred"}
 
 
@@ -43,10 +29,6 @@ class PodPorts:
 
     status: str
     ports: Sequence[str]
-
-
-class _SilentError(Exception):
-    """No first byte of an answer within the limit."""
 
 
 class ProxyPlane:
@@ -104,72 +86,22 @@ class ProxyPlane:
             return self._page(502)
         # As it came, percent signs and all: the pod is to see what its user wrote.
         target = request.raw_path.partition(f"/proxy/{pod_id}/{port}")[2]
-        url = f"127.0.0.1:{local_port}{target if target.startswith('/') else '/' + target}"
+        relay = Relay(
+            request,
+            f"127.0.0.1:{local_port}{target if target.startswith('/') else '/' + target}",
+            self._headers_in(request),
+            {"CF-Ray": self._ray()},
+            first_byte_s=self.first_byte_s,
+            idle_cut_s=self.idle_cut_s,
+            is_cut=lambda: self._is_cut(pod_id),
+        )
         try:
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._relay_socket(request, URL(f"ws://{url}", encoded=True))
-            return await self._relay_http(request, URL(f"http://{url}", encoded=True))
-        except _SilentError:
+            return await relay.run()
+        except SilentError:
             return self._page(524)
         except aiohttp.ClientError:
             # Nobody there, or gone before it said anything.
             return self._page(502)
-
-    async def _relay_http(self, request: web.Request, url: URL) -> web.StreamResponse:
-        upload = _Upload(request)
-        async with aiohttp.ClientSession(
-            auto_decompress=False, skip_auto_headers=NO_DEFAULTS, timeout=aiohttp.ClientTimeout(total=None)
-        ) as session:
-
-            async def ask() -> aiohttp.ClientResponse:
-                headers, body = self._headers_in(request), upload.chunks() if request.can_read_body else None
-                return await session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
-
-            async with await self._first_byte(asyncio.ensure_future(ask()), upload) as answer:
-                return await self._hand_back(request, answer)
-
-    async def _first_byte(
-        self, asking: asyncio.Task[aiohttp.ClientResponse], upload: _Upload
-    ) -> aiohttp.ClientResponse:
-        """The answer's head. Raises _SilentError if it takes too long after the question's last byte."""
-        loop = asyncio.get_running_loop()
-        try:
-            while not asking.done():
-                left_s = upload.moved_s + self.first_byte_s - loop.time()
-                if left_s <= 0:
-                    raise _SilentError
-                await asyncio.wait({asking}, timeout=left_s)
-            return asking.result()
-        finally:
-            if not asking.done():
-                asking.cancel()
-                with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
-                    await asking
-
-    async def _hand_back(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        self._headers_out(response, answer.headers)
-        await response.prepare(request)
-        try:
-            async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
-                await response.write(chunk)
-        except aiohttp.ClientError:
-            # The pod died in the middle: so does the answer, rather than end as if it were whole.
-            if request.transport is not None:
-                request.transport.abort()
-            return response
-        await response.write_eof()
-        return response
-
-    async def _relay_socket(self, request: web.Request, url: URL) -> web.StreamResponse:
-        pod_id = request.match_info["pod"]
-        relay = SocketRelay(request, idle_cut_s=self.idle_cut_s, is_cut=lambda: self._is_cut(pod_id))
-        try:
-            return await relay.run(url, self._headers_in(request), {"CF-Ray": self._ray()})
-        except RefusedUpgradeError as refusal:
-            response = web.Response(status=refusal.status, body=refusal.body)
-            self._headers_out(response, refusal.headers, without=("content-length",))
-            return response
 
     def _is_cut(self, pod_id: str) -> bool:
         """Whether the socket that has just passed a frame of the pod is to be cut now."""
@@ -183,19 +115,13 @@ class ProxyPlane:
 
     def _headers_in(self, request: web.Request) -> CIMultiDict[str]:
         """What the pod sees: its own address, who asks, and whatever the user sent."""
-        headers = _end_to_end(request.headers)
+        headers = end_to_end(request.headers)
         headers["Host"] = f"{request.match_info['pod']}-{request.match_info['port']}.proxy.runpod.net"
         before, peer = request.headers.get("X-Forwarded-For"), request.remote or "127.0.0.1"
         headers["X-Forwarded-For"] = f"{before}, {peer}" if before else peer
         headers["X-Forwarded-Proto"] = "https"
         headers["CF-Ray"] = self._ray()
         return headers
-
-    def _headers_out(self, response: web.StreamResponse, given: Mapping[str, str], without: Sequence[str] = ()) -> None:
-        for name, value in _end_to_end(given).items():
-            if name.lower() not in without:
-                response.headers.add(name, value)
-        response.headers["CF-Ray"] = self._ray()
 
     def _ray(self) -> str:
         with self._lock:
@@ -205,24 +131,3 @@ class ProxyPlane:
         """HTML, as the edge answers."""
         text = f"<html><head><title>{status} {PAGES[status]}</title></head><body>{PAGES[status]}</body></html>"
         return web.Response(status=status, text=text, content_type="text/html", headers={"CF-Ray": self._ray()})
-
-
-class _Upload:
-    """A question's body on its way; `moved_s` is when its last piece came (loop time)."""
-
-    def __init__(self, request: web.Request) -> None:
-        self._content = request.content
-        self._loop = asyncio.get_running_loop()
-        self.moved_s = self._loop.time()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self._content.iter_chunked(CHUNK_BYTES):
-            self.moved_s = self._loop.time()
-            yield chunk
-        self.moved_s = self._loop.time()
-
-
-def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The headers that a proxy passes on."""
-    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in OWN_HEADERS | named)

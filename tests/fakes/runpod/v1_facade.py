@@ -196,7 +196,7 @@ class V1Facade:
     # The account
 
     def _endpoints(self, call: Call) -> Answer:
-        return Answer(200, [_endpoint(each) for each in self._store.account.endpoints])
+        return Answer(200, [_endpoint(each) for each in self._store.shown_endpoints()])
 
     def _volumes(self, call: Call) -> Answer:
         volumes = self._store.account.volumes.values()

@@ -1,0 +1,1 @@
+"""AWS, as far as the builder needs it: one module that talks to it."""

@@ -1,0 +1,1 @@
+"""Serverless endpoints: deployed, watched, tried and operated."""

@@ -1,0 +1,1 @@
+"""Jobs of serverless endpoints: submit, wait, stream."""

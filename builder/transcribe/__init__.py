@@ -1,0 +1,1 @@
+"""`transcribe`: recordings through a serverless endpoint, each a transcript beside it."""

@@ -1,0 +1,120 @@
+"""Random faults over launch and terminate at AWS: nothing is lost sight of, no machine is made twice, and once AWS is
+well again one command ends everything.
+
+`make chaos` runs more seeds (CHAOS_SEEDS, CHAOS_FIRST_SEED).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from builder import errors
+from builder.errors import BuilderError
+from tests.aws_rig import SECRET, AwsRig, aws_rig
+from tests.builder_harness import Outcome
+from tests.fakes.runpod.clock import PlaneClock
+
+SEEDS = int(os.environ.get("CHAOS_SEEDS", "60"))
+FIRST_SEED = int(os.environ.get("CHAOS_FIRST_SEED", "0"))
+EXIT_CODES = {0} | {
+    each.exit_code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BuilderError)
+}
+HIDDEN_S = 15.0
+"""Longer than the builder looks for a machine whose creation was not answered."""
+
+
+class ImpatientClock(PlaneClock):
+    """A clock whose user presses Ctrl-C in the n-th wait; None: never."""
+
+    def __init__(self, waits: int | None) -> None:
+        super().__init__()
+        self._waits_left = waits
+
+    def sleep(self, seconds: float) -> None:
+        if self._waits_left is not None:
+            self._waits_left -= 1
+            if self._waits_left < 0:
+                self._waits_left = None
+                raise KeyboardInterrupt
+        super().sleep(seconds)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsRig]:
+    with aws_rig(tmp_path_factory.mktemp("chaos-ec2")) as made:
+        yield made
+
+
+def prepare(rig: AwsRig, seed: int) -> random.Random:
+    """An empty account with this seed's troubles."""
+    chance = random.Random(seed)
+    rig.reset(ImpatientClock(chance.randrange(20) if chance.random() < 0.2 else None))
+    shutil.rmtree(rig.cli.folder / "artifacts", ignore_errors=True)
+    rig.seed_faults(chance, chance.choice((0.05, 0.15, 0.3, 0.5)))
+    if chance.random() < 0.3:
+        rig.hide_s = chance.uniform(1, HIDDEN_S)
+    if chance.random() < 0.2:
+        # In the middle of a call, done or not.
+        rig.interrupt_at = chance.randrange(20)
+    return chance
+
+
+def known_to_the_user(rig: AwsRig, outcome: Outcome) -> str:
+    """Where a user finds what may still be there."""
+    return outcome.err + str(rig.state("ec2")) + str(rig.state("pending-ec2"))
+
+
+def judge(rig: AwsRig, seed: int, outcome: Outcome) -> None:
+    """A launch that is over: what is there is what it said, and a failure says what to do."""
+    where = f"seed {seed}, exit {outcome.code}: {outcome.err[-2000:]}"
+    assert outcome.code in EXIT_CODES, where
+    assert "Traceback" not in outcome.err, where
+    assert SECRET not in outcome.err + outcome.out, where
+    machines = rig.instances
+    assert len(machines) <= 1, where
+    if outcome.code == 0:
+        assert [each.id for each in machines] == [outcome.document["machine"]["instance_id"]], where
+        assert (len(rig.groups), len(rig.keys)) == (1, 1), where
+        return
+    known = known_to_the_user(rig, outcome)
+    left = [each.key_name for each in machines] + [each.name for each in rig.groups] + rig.keys
+    assert outcome.problem["hint"] or not left, where
+    assert all(name in known for name in left), where
+
+
+def end_all(rig: AwsRig, seed: int) -> None:
+    """Once amid the faults, whatever comes of it; then with an AWS that is well again."""
+    amid = rig.run("ec2", "terminate", "--all-mine", "--yes", "--json")
+    assert amid.code in EXIT_CODES, f"seed {seed}: {amid.err}"
+    assert amid.code == 0 or amid.problem["hint"], f"seed {seed}: {amid.err}"
+    rig.calm()
+    rig.clock = rig.cli.clock = PlaneClock(rig.clock.unix_s() + HIDDEN_S)
+    ended = rig.run("ec2", "terminate", "--all-mine", "--yes", "--json")
+    assert ended.code == 0, f"seed {seed}: {ended.err}"
+    rig.assert_nothing_left()
+    assert rig.state("ec2") is None
+    if rig.state("pending-ec2") is not None:
+        # Names in doubt are forgotten once a create must be over.
+        rig.clock.advance(601)
+        assert rig.run("ec2", "terminate", "--all-mine", "--yes", "--json").code == 0
+        assert rig.state("pending-ec2") is None
+
+
+def test_whatever_fails_at_aws_nothing_is_lost_sight_of(rig: AwsRig) -> None:
+    codes: Counter[int] = Counter()
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+        chance = prepare(rig, seed)
+        spot = ["--spot"] if chance.random() < 0.15 else []
+        outcome = rig.launch(*spot)
+        codes[outcome.code] += 1
+        judge(rig, seed, outcome)
+        end_all(rig, seed)
+    print(f"{SEEDS} seeds, exit codes: {dict(sorted(codes.items()))}")
+    if SEEDS >= 60:
+        assert {0, 1, 5, 9, 130} <= set(codes), f"the faults changed too little: {codes}"
