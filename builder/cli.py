@@ -27,7 +27,7 @@ Settings come from options, the environment and .env, in this order. Results go 
 """
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 key refused, 5 no GPU free, 6 over budget, "
-    "7 not ready in time (the pod is kept), 8 rate limited, 9 no network, 10 no credit, 130 interrupted."
+    "7 not ready in time (it is kept), 8 rate limited, 9 no network, 10 no credit, 130 interrupted."
 )
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

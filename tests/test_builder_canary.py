@@ -13,6 +13,7 @@ import pytest
 from tests.builder_pods import TOKEN, Bench, pod_bench
 from tests.fakes.runpod.control_plane import API_KEY, ControlPlane
 from tests.serving import DEMO
+from tests.test_builder_cli import verbs
 
 PASSWORD = "canary/docker pass+word"
 JOB_SECRET = "canary-of-a-bucket-0123456789"
@@ -51,10 +52,31 @@ VERBS = (
     "job run job.json",
     "job run job.json --wait --timeout 30",
     "transcribe hello.wav --yes --timeout 60",
+    "job status 00000001-ep-u1 --endpoint ep",
+    "job stream 00000001-ep-u1 --endpoint ep",
+    "job cancel 00000001-ep-u1 --endpoint ep",
+    "job retry 00000001-ep-u1 --endpoint ep",
     "endpoint purge --yes",
     "endpoint delete --all-mine --yes",
     "hub lint",
 )
+
+
+ELSEWHERE = {
+    "ec2": "tests/test_builder_ec2_money.py, tests/test_builder_ec2_run.py",
+    "setup": "tests/test_builder_setup.py",
+    "build": "tests/test_builder_docker.py",
+    "test": "the verbs of tests share one client, and `test health` is here; tests/test_builder_live.py",
+    "explain": "it reads a text and asks nobody; what it prints passes the same redactor",
+    "spec": "it sends no secret",
+}
+"""Verbs, or groups of them, that are not in VERBS, and where they are held to the same."""
+
+
+def test_every_verb_is_held_to_it() -> None:
+    words = [verb.split() for verb in VERBS]
+    here = {tuple(each[:1]) for each in words} | {tuple(each[:2]) for each in words}
+    assert [verb for verb in verbs() if verb not in here and verb[0] not in ELSEWHERE] == []
 
 
 def well(plane: ControlPlane) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws_rig import SECRET, AwsRig, aws_rig
+from tests.aws_rig import REGION, SECRET, AwsRig, aws_rig
 from tests.builder_harness import Cli
 from tests.fakes.runpod.clock import PlaneClock
 from tests.fakes.runpod.control_plane import ControlPlane
@@ -120,3 +120,16 @@ def test_the_diary_tells_of_ec2_too(rig: AwsRig) -> None:
     rig.run("ec2", "terminate", "--yes")
     lines = (rig.cli.folder / "artifacts" / "events.jsonl").read_text().splitlines()
     assert {"aws"} == {json.loads(line)["provider"] for line in lines}
+
+
+def test_the_doctor_asks_who_the_key_belongs_to(rig: AwsRig) -> None:
+    def aws() -> list[tuple[str, str]]:
+        checks = rig.run("doctor", "--json").document["checks"]
+        return [(each["state"], each["says"]) for each in checks if each["name"] == "AWS"]
+
+    assert aws()[-1] == ("ok", f"account 123456789012, region {REGION}")
+    rig.fail("GetCallerIdentity", "InvalidClientTokenId")
+    state, says = aws()[-1]
+    assert state == "warn" and says
+    rig.cli.environ["PATH"] = "/nonexistent"
+    assert any("ssh" in says for _, says in aws())

@@ -98,9 +98,12 @@ def builder_help(verb: tuple[str, ...]) -> str:
     return shown.output
 
 
+GROUPS = ("test", "spec", "endpoint", "job", "ec2", "hub")
+
+
 def check_builder(words: list[str]) -> None:
     """A verb and options that exist."""
-    verb = tuple(words[:2]) if words[0] in ("test", "spec") else (words[0],)
+    verb = tuple(words[:2]) if words[0] in GROUPS else (words[0],)
     for flag in [word.split("=")[0] for word in words if word.startswith("--")]:
         assert flag in builder_help(verb), f"{verb} has no {flag}"
 

@@ -42,7 +42,6 @@ def examine(run: Runtime) -> list[Check]:
                 checks.extend(guarded(name, look, run))
             else:
                 checks.append(Check(name, "skip", "needs valid settings"))
-        checks.append(Check("AWS", "skip", "no verb uses it yet"))
     return checks
 
 

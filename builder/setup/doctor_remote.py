@@ -1,7 +1,8 @@
-"""What `doctor` finds at RunPod: by reading only."""
+"""What `doctor` finds at RunPod and AWS: by reading only."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -110,6 +111,21 @@ def _cheapest(run: Runtime) -> float | None:
     return best.price_per_h
 
 
+def _aws(run: Runtime) -> Iterator[Check]:
+    from builder.money.check_all import why_no_aws
+
+    reason = why_no_aws(run)
+    if reason is not None:
+        yield Check("AWS", "skip", f"{reason}; only the ec2 verbs need it")
+        return
+    if shutil.which("ssh", path=run.environ.get("PATH")) is None:
+        yield Check("AWS", "warn", "there is no ssh, which ec2 wait, run and logs need", "install OpenSSH's client")
+    from builder.aws.session import Aws
+
+    identity = Aws(run).call("GetCallerIdentity", service="sts")
+    yield Check("AWS", "ok", f"account {identity.get('Account')}, region {run.settings.aws_region}")
+
+
 def _tolerant(look: Callable[[Runtime], Iterator[Check]], name: str) -> Callable[[Runtime], Iterator[Check]]:
     """A look whose failure keeps nothing from working."""
 
@@ -127,4 +143,5 @@ CHECKS: tuple[tuple[str, Callable[[Runtime], Iterator[Check]]], ...] = (
     ("REST API", _rest),
     ("clock", _tolerant(_clock, "clock")),
     ("GraphQL", _tolerant(_graphql, "GraphQL")),
+    ("AWS", _tolerant(_aws, "AWS")),
 )
