@@ -23,6 +23,9 @@ __all__ = ["Console", "Task", "as_json", "printable"]
 PIPE_COLUMNS = 160
 """Width of tables where no terminal tells: wide enough that nothing is cut."""
 
+MAX_DEPTH = 200
+"""Of documents that are shown: a worker's output may be anything."""
+
 
 class Task:
     """Something that takes a while; `update` says how far it is."""
@@ -62,11 +65,13 @@ def as_json(document: Mapping[str, Any], redactor: Redactor, *, indent: int | No
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
-def _cleaned(value: Any, redactor: Redactor) -> Any:
+def _cleaned(value: Any, redactor: Redactor, depth: int = 0) -> Any:
+    if depth > MAX_DEPTH and isinstance(value, (Mapping, list, tuple)):
+        return "... (nested too deeply to be shown)"
     if isinstance(value, Mapping):
-        return {str(name): _cleaned(each, redactor) for name, each in value.items()}
+        return {str(name): _cleaned(each, redactor, depth + 1) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_cleaned(each, redactor) for each in value]
+        return [_cleaned(each, redactor, depth + 1) for each in value]
     return value if isinstance(value, (int, float)) or value is None else redactor.clean(str(value))
 
 

@@ -13,11 +13,13 @@ Files are replaced, never half written, and readable by their owner alone. No se
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,9 @@ __all__ = ["Pending", "State", "iso_time", "write_private"]
 
 Pending = Literal["pending", "pending-endpoints", "pending-templates", "pending-ec2"]
 """Documents of what may come to exist: pods, endpoints, templates, EC2 machines."""
+
+LOCK_TRIES, LOCK_PAUSE_S = 200, 0.02
+"""Four seconds in all; what is done under the lock takes milliseconds."""
 
 
 def iso_time(unix_s: float) -> str:
@@ -52,6 +57,15 @@ def write_private(path: Path, text: str) -> None:
             temporary.unlink()
         kind = DiskFullError if error.errno in (28, 122) else BuilderError
         raise kind(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock, and go on without it after LOCK_TRIES: whoever has it may have been stopped."""
+    for _ in range(LOCK_TRIES):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
 
 
 class State:
@@ -91,18 +105,35 @@ class State:
 
     def begin_pending(self, name: str, now_s: float, kind: Pending = "pending") -> None:
         """Remember that a thing of this name may come to exist."""
-        self.write(kind, {**self.pending(kind), name: iso_time(now_s)})
+        with self._alone():
+            self.write(kind, {**self.pending(kind), name: iso_time(now_s)})
 
     def end_pending(self, name: str, kind: Pending = "pending") -> None:
         """It exists and is recorded, or it is certain that it does not."""
-        pending = self.pending(kind)
-        if name not in pending:
-            return
-        left = {other: began for other, began in pending.items() if other != name}
-        if left:
-            self.write(kind, left)
-        else:
-            self.remove(kind)
+        with self._alone():
+            pending = self.pending(kind)
+            if name not in pending:
+                return
+            left = {other: began for other, began in pending.items() if other != name}
+            if left:
+                self.write(kind, left)
+            else:
+                self.remove(kind)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of the processes in this folder, be the only one here: two deploys must not lose each other's names."""
+        descriptor = None
+        try:
+            # Without a lock (a disk that is full, one of a network) it is still better to write than not to.
+            with suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+                _lock(descriptor)
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def event(
         self, now_s: float, action: str, kind: str, resource_id: str, *, provider: str = "runpod", **details: Any

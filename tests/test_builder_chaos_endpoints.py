@@ -7,16 +7,19 @@ then a user who presses Ctrl-C.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.builder_harness import Outcome
 from tests.builder_pods import Bench, pod_bench
+from tests.fakes.runpod.endpoints import FakeEndpoint, FakeTemplate
 from tests.test_builder_chaos import EXIT_CODES, HIDDEN_S, ImpatientClock
 
 SEEDS = int(os.environ.get("CHAOS_SEEDS", "60"))
@@ -31,52 +34,116 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield made
 
 
-def prepare(bench: Bench, seed: int) -> random.Random:
-    """A fresh plane with this seed's troubles."""
+class Killer:
+    """Ends a deploy as kill -9 does, at its n-th wait: after that nothing reaches RunPod or the disk any more."""
+
+    def __init__(self, bench: Bench, waits: int) -> None:
+        self._bench, self._left = bench, waits
+        self._files: dict[Path, bytes] | None = None
+
+    @property
+    def has_struck(self) -> bool:
+        return self._files is not None
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            artifacts = self._bench.cli.folder / "artifacts"
+            self._files = {path: path.read_bytes() for path in artifacts.glob("*.json")}
+            self._bench.plane.faults.drop_before("*", times=100_000)
+            raise KeyboardInterrupt
+
+    def bury(self, chance: random.Random, rate: float) -> None:
+        """What its cleaning up wrote is undone, and RunPod is as it was."""
+        if self._files is not None:
+            shutil.rmtree(self._bench.cli.folder / "artifacts", ignore_errors=True)
+            for path, data in self._files.items():
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            self._bench.plane.faults.calm()
+            self._bench.plane.faults.seed(chance, rate)
+
+
+class MortalClock(ImpatientClock):
+    """Asks `killer` before each wait, if there is one."""
+
+    killer: Killer | None = None
+
+    def sleep(self, seconds: float) -> None:
+        if self.killer is not None:
+            self.killer()
+        super().sleep(seconds)
+
+
+def prepare(bench: Bench, seed: int) -> tuple[random.Random, float]:
+    """A fresh plane with this seed's troubles, and the share of requests that meet one."""
     chance = random.Random(seed)
-    clock = ImpatientClock(chance.randrange(40) if chance.random() < 0.25 else None)
+    rate = chance.choice((0.05, 0.15, 0.3, 0.5))
+    clock = MortalClock(chance.randrange(40) if chance.random() < 0.25 else None)
     bench.plane.reset(seed, clock=clock)
     bench.cli.clock = clock
     shutil.rmtree(bench.cli.folder / "artifacts", ignore_errors=True)
-    bench.plane.faults.seed(chance, chance.choice((0.05, 0.15, 0.3, 0.5)))
+    bench.plane.faults.seed(chance, rate)
     bench.plane.endpoints.fail_boots("missing")
     if chance.random() < 0.3:
         bench.plane.faults.hide_new_pods(chance.uniform(1, HIDDEN_S))
     if chance.random() < 0.2:
         bench.plane.endpoints.throttle(3)
-    return chance
+    return chance, rate
 
 
-def deploy(bench: Bench, chance: random.Random) -> Outcome:
+def deploy(bench: Bench, chance: random.Random, rate: float) -> Outcome | None:
+    """None if it was killed."""
+    clock = bench.cli.clock
+    assert isinstance(clock, MortalClock)
+    clock.killer = killer = Killer(bench, chance.randrange(1, 20)) if chance.random() < 0.15 else None
+    outcome = send_deploy(bench, chance)
+    clock.killer = None
+    if killer is None or not killer.has_struck:
+        return outcome
+    killer.bury(chance, rate)
+    return None
+
+
+def send_deploy(bench: Bench, chance: random.Random) -> Outcome:
     image = chance.choices(IMAGES, (6, 3, 2))[0]
     kind = "lb" if chance.random() < 0.15 else "endpoint"
     wait = ["--no-wait"] if kind == "lb" or chance.random() < 0.2 else ["--timeout", "120"]
     return bench.cli.run("deploy", kind, "--yes", "--json", "--image", image, "--workers-max", "2", *wait)
 
 
-def known_to_the_user(bench: Bench, outcome: Outcome) -> str:
-    """Where a user finds what there may be."""
-    kept = [outcome.out, outcome.err]
-    for name in ("endpoint", "pending-endpoints", "pending-templates"):
-        path = bench.cli.folder / "artifacts" / f"{name}.json"
-        kept.append(path.read_text() if path.exists() else "")
-    return "".join(kept)
+def written_down(bench: Bench) -> str:
+    """What the next command knows, whatever became of this one's output."""
+    folder = bench.cli.folder / "artifacts"
+    paths = [folder / f"{name}.json" for name in ("endpoint", "pending-endpoints", "pending-templates")]
+    return "".join(path.read_text() for path in paths if path.exists())
 
 
-def judge(bench: Bench, seed: int, outcome: Outcome) -> None:
+def pending(bench: Bench) -> set[str]:
+    """Names of what a deploy left in doubt."""
+    files = [bench.cli.folder / "artifacts" / f"pending-{kind}.json" for kind in ("endpoints", "templates")]
+    return {name for path in files if path.exists() for name in json.loads(path.read_text())}
+
+
+def judge(bench: Bench, seed: int, outcome: Outcome | None) -> None:
     """A deploy that is over: what is there is what it said, and a failure says what to do."""
-    where = f"seed {seed}, exit {outcome.code}: {outcome.err[-2000:]}"
+    where = f"seed {seed}, killed" if outcome is None else f"seed {seed}, exit {outcome.code}: {outcome.err[-2000:]}"
+    endpoints, templates = bench.plane.endpoints.alive(), list(bench.plane.endpoints.templates.values())
+    known = written_down(bench)
+    made: list[FakeEndpoint | FakeTemplate] = [*endpoints, *templates]
+    lost = [each for each in made if each.id not in known and each.name not in known]
+    assert not lost, f"{where}\nlost: {lost}"
+    if outcome is None:
+        return
     assert outcome.code in EXIT_CODES, where
     assert "Traceback" not in outcome.err, where
-    endpoints, templates = bench.plane.endpoints.alive(), list(bench.plane.endpoints.templates.values())
     if outcome.code == 0:
-        assert len(endpoints) == 1, where
-        assert len(templates) <= 1, where
+        # Beside it there is only what an earlier deploy failed to end, and said so.
+        earlier = pending(bench) - {outcome.document["endpoint"]["name"]}
+        assert len([each for each in endpoints if each.name not in earlier]) == 1, where
+        assert len([each for each in templates if each.name not in earlier]) <= 1, where
     else:
         assert outcome.problem["hint"] or not endpoints, where
-    known = known_to_the_user(bench, outcome)
-    lost = [each for each in (*endpoints, *templates) if each.id not in known and each.name not in known]
-    assert not lost, f"{where}\nlost: {lost}"
 
 
 def scale(bench: Bench, seed: int, chance: random.Random) -> None:
@@ -100,10 +167,10 @@ def end_all(bench: Bench, seed: int) -> None:
 def test_whatever_fails_nothing_of_an_endpoint_is_lost_sight_of(bench: Bench) -> None:
     codes: Counter[int] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
-        chance = prepare(bench, seed)
+        chance, rate = prepare(bench, seed)
         for _ in range(chance.randint(1, 2)):
-            outcome = deploy(bench, chance)
-            codes[outcome.code] += 1
+            outcome = deploy(bench, chance, rate)
+            codes[-9 if outcome is None else outcome.code] += 1
             judge(bench, seed, outcome)
         scale(bench, seed, chance)
         end_all(bench, seed)

@@ -25,6 +25,7 @@ from builder.errors import BuilderError
 from builder.redact import HIDDEN, Redactor
 from builder.runtime import Runtime
 from builder.settings import ROWS, is_placeholder, read_settings
+from builder.state import State
 from builder.verbs import NOUNS
 from tests.builder_harness import Cli, Terminal
 from tests.fakes.runpod.clock import PlaneClock
@@ -348,3 +349,15 @@ def test_secrets_are_hidden_in_the_forms_that_others_write() -> None:
 def test_what_is_hidden_in_json_text_leaves_it_json() -> None:
     text = json.dumps({"a": 'say "token=abc\\" now', "b": "http://u:1", "c": "d@e"})
     assert json.loads(Redactor().clean(text)) == {"a": f'say "token={HIDDEN}" now', "b": "http://u:1", "c": "d@e"}
+
+
+def test_two_processes_do_not_lose_each_others_pending_names(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from builder.state import State; state = State(Path(sys.argv[1]))\n"
+        "for number in range(40):\n"
+        "    state.begin_pending(f'{sys.argv[2]}-{number}', 0.0)\n"
+        "    if number % 2: state.end_pending(f'{sys.argv[2]}-{number}')\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], cwd=ROOT) for name in ("a", "b")]
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert set(State(tmp_path).pending()) == {f"{name}-{number}" for name in "ab" for number in range(0, 40, 2)}

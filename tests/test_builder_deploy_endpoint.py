@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -342,6 +346,53 @@ def test_what_cannot_be_ended_is_named(world: Rig) -> None:
     assert "pending-endpoints.json" in world.recorded()
 
 
+def test_what_never_showed_is_not_said_to_be_gone(world: Rig) -> None:
+    world.plane.endpoints.fail_boots(BAD)
+    world.plane.faults.hide_new_pods(5000.0)
+    world.plane.faults.fail("GET /v2/serverless/{id}", 404, times=50)
+    done = deploy(world, "--image", BAD)
+    assert "may show late" in done.problem["error"]
+    assert "check-all" in done.problem["hint"]
+    assert world.recorded() == ["pending-endpoints.json"]
+
+
+@pytest.mark.parametrize("route", [TEMPLATES, ENDPOINTS])
+def test_a_killed_deploy_is_known_to_the_next_one(world: Rig, route: str) -> None:
+    kind = "templates" if route == TEMPLATES else "endpoints"
+    pending = world.folder / "artifacts" / f"pending-{kind}.json"
+    world.plane.faults.slow(route, 2.0)
+    argv = [sys.executable, "-m", "builder", "deploy", "endpoint", "--yes", "--quiet"]
+    environ = {**os.environ, **world.cli().environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(argv, cwd=world.folder, env=environ, stdout=subprocess.DEVNULL)
+    try:
+        while not world.plane.requests(route):
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    [name] = json.loads(pending.read_text())
+    while name not in [each.name for each in getattr(world.plane.endpoints, kind).values()]:
+        time.sleep(0.02)
+    done = deploy(world)
+    assert done.code == 0, done.err
+    assert f"an earlier deploy may have left {name}: look with python -m builder check-all" in done.err
+    assert world.cli().run("endpoint", "delete", "--all-mine", "--yes").code == 0
+    world.plane.assert_no_leaks()
+
+
+def test_another_deploy_at_the_same_time_is_not_overwritten_in_silence(plane_rig: Rig, tmp_path: Path) -> None:
+    def write(waits: int) -> None:
+        (tmp_path / "artifacts" / "endpoint.json").write_text('{"endpoint_id": "other1"}')
+
+    plane_rig.start_over(tmp_path, ClockThat(write))
+    plane_rig.plane.faults.drop_after_commit(ENDPOINTS)
+    plane_rig.plane.faults.hide_new_pods(1.0)
+    done = deploy(plane_rig, "--no-wait")
+    assert done.code == 0, done.err
+    assert "another deploy made endpoint other1 meanwhile" in done.err
+
+
 # An endpoint that is there
 
 
@@ -357,6 +408,23 @@ def test_the_same_again_does_nothing(deployed: Rig) -> None:
     assert done.code == 0, done.err
     assert (done.document["done"], done.document["drift"]) == ("nothing", [])
     assert deployed.plane.mutations() == []
+
+
+def test_the_same_again_sees_whether_it_is_ready(world: Rig) -> None:
+    world.plane.endpoints.fail_boots(BAD)
+    argv = ("--image", BAD, "--workers-min", "1")
+    assert deploy(world, *argv, "--no-wait").code == 0
+    done = deploy(world, *argv)
+    assert (done.code, done.problem["code"]) == (1, "endpoint_failed")
+    assert len(world.plane.endpoints.alive()) == 1
+
+
+def test_the_same_again_writes_down_what_a_killed_deploy_did_not(deployed: Rig) -> None:
+    path = deployed.folder / "artifacts" / "endpoint.json"
+    known = record(deployed)
+    path.write_text(json.dumps({**known, "image": "you/whisper:old", "workers_max": 1}))
+    assert deploy(deployed, "--workers-min", "1").document["done"] == "nothing"
+    assert {**record(deployed), "last_updated": None} == {**known, "last_updated": None}
 
 
 def test_a_new_image_rolls_out_in_place(deployed: Rig) -> None:
@@ -415,7 +483,7 @@ def test_keep_leaves_the_failed_release(deployed: Rig) -> None:
     deployed.plane.endpoints.fail_boots(BAD)
     done = deploy(deployed, "--workers-min", "1", "--image", BAD, "--keep")
     assert "left as changed" in done.problem["error"]
-    assert only(deployed).image == BAD
+    assert only(deployed).image == record(deployed)["image"] == BAD
 
 
 def test_a_change_that_is_refused_changes_nothing(deployed: Rig) -> None:
@@ -424,6 +492,53 @@ def test_a_change_that_is_refused_changes_nothing(deployed: Rig) -> None:
     assert done.code == 1
     assert "is as it was" in done.problem["error"]
     assert len(deployed.plane.requests(PATCH)) == 1
+
+
+def test_a_refusal_after_a_lost_answer_is_not_taken_for_no_change(deployed: Rig) -> None:
+    deployed.plane.faults.drop_after_commit(PATCH)
+    deployed.plane.faults.fail(PATCH, 422)
+    done = deploy(deployed, "--workers-min", "3")
+    assert done.code == 1
+    assert "was put back as it was" in done.problem["error"]
+    assert only(deployed).workers_min == 1
+
+
+def test_what_cannot_be_put_back_is_said_with_the_way_back(deployed: Rig) -> None:
+    deployed.plane.endpoints.fail_boots(BAD, "torch.cuda.OutOfMemoryError: CUDA out of memory")
+    deployed.plane.faults.slow(PATCH, 0.0)
+    deployed.plane.faults.fail(PATCH, 503, times=20)
+    done = deploy(deployed, "--workers-min", "1", "--image", BAD)
+    assert "could not be put back" in done.problem["error"]
+    assert f"deploy again with the old settings (image {IMAGE}, 1 to 3 workers)" in done.problem["hint"]
+    assert record(deployed)["image"] == BAD
+
+
+def test_it_is_put_back_though_its_releases_cannot_be_read(deployed: Rig) -> None:
+    # The canary's answer comes after the watch of the rollout, and before the way back.
+    def answer(job: dict[str, Any]) -> dict[str, Any]:
+        deployed.plane.faults.fail("GET /v2/serverless/{id}/releases", 503, times=40)
+        return {"error": "no model"}
+
+    deployed.plane.endpoints.answer = answer
+    done = deploy(deployed, "--workers-min", "1", "--image", "you/whisper:2")
+    assert done.code == 1
+    assert "was put back as it was" in done.problem["error"]
+    assert only(deployed).image == IMAGE
+
+
+def test_a_change_that_cannot_be_written_down_is_said_to_be_done(deployed: Rig) -> None:
+    path = deployed.folder / "artifacts" / "endpoint.json"
+
+    def answer(job: dict[str, Any]) -> dict[str, Any]:
+        path.unlink()
+        path.mkdir()
+        return HEARD
+
+    deployed.plane.endpoints.answer = answer
+    done = deploy(deployed, "--workers-min", "1", "--image", "you/whisper:2")
+    assert done.code == 1
+    assert "is changed, but that could not be written down" in done.problem["error"]
+    assert only(deployed).image == "you/whisper:2"
 
 
 def test_ctrl_c_during_a_rollout_rolls_back(plane_rig: Rig, tmp_path: Path) -> None:
@@ -445,7 +560,10 @@ def test_ctrl_c_during_a_rollout_rolls_back(plane_rig: Rig, tmp_path: Path) -> N
 
 
 def test_another_one_is_made_only_if_asked_for(deployed: Rig) -> None:
-    assert deploy(deployed, "--new").code == 0
+    first = only(deployed).id
+    done = deploy(deployed, "--new")
+    assert done.code == 0
+    assert f"endpoint {first} stays as it is" in done.err and f"endpoint delete {first}" in done.err
     assert len(deployed.plane.endpoints.alive()) == 2
 
 
@@ -471,9 +589,41 @@ def test_old_and_new_values_given_by_name_are_unseen(deployed: Rig) -> None:
     assert "canary-" not in first.out + first.err + second.out + second.err
 
 
+def test_what_was_taken_from_the_environment_before_is_unseen(deployed: Rig) -> None:
+    one = deploy(deployed, "--workers-min", "1", "--no-canary", "--set", "MY_SETTING", MY_SETTING="canary-one-1")
+    assert one.code == 0
+    plan = deployed.cli().run("plan", "endpoint", "--workers-min", "1", "--image", "you/whisper:2", "--json")
+    assert plan.document["would"][0]["body"]["env"]["MY_SETTING"] == "[hidden]"
+    assert "canary-one-1" not in plan.out + plan.err
+
+
+def test_jobs_that_go_elsewhere_are_warned_of(deployed: Rig) -> None:
+    other = deploy(deployed, "--workers-min", "1", RUNPOD_ENDPOINT_ID="other1")
+    assert "RUNPOD_ENDPOINT_ID is other1: jobs" in other.err
+    own = deploy(deployed, "--workers-min", "1", RUNPOD_ENDPOINT_ID=only(deployed).id)
+    assert "RUNPOD_ENDPOINT_ID" not in own.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("endpoint", "--no-wait"), ("is created and was not waited for.", "transcribe talk.mp3 --endpoint ")),
+        (("endpoint", "--no-canary"), ("is created and has no worker now: the first request starts one.",)),
+        (("lb", "--no-wait"), ("is created and was not waited for.", "Authorization: Bearer <RUNPOD_API_KEY>", "/lb/")),
+    ],
+)
+def test_what_is_said_at_the_end_is_what_is_known(world: Rig, argv: tuple[str, ...], said: tuple[str, ...]) -> None:
+    done = world.cli().run("deploy", *argv, "--yes")
+    assert done.code == 0, done.err
+    assert all(text in done.out for text in said), done.out
+
+
 def test_one_that_is_gone_is_made_anew(deployed: Rig) -> None:
     delete_all(deployed)
     assert deploy(deployed).document["done"] == "created"
+    # The template of the old one went, too.
+    [template] = deployed.plane.endpoints.templates.values()
+    assert template.id == record(deployed)["template_id"]
 
 
 def test_a_damaged_record_stops_a_deploy(world: Rig) -> None:

@@ -88,7 +88,7 @@ def test_idle_beside_a_queue_for_over_a_minute_is_a_broken_worker(seconds: float
 def test_one_look_at_idle_workers_beside_a_queue_only_suspects() -> None:
     (one,) = found(workers={"idle": 1}, n_queued=7)
     assert one.kind == "broken_worker" and not one.is_sure and not one.is_final
-    assert "7 jobs wait" in one.cause and "--watch" in one.remedy
+    assert "jobs that wait (7)" in one.cause and "--watch" in one.remedy
     assert found(workers={"idle": 1}, n_queued=0) == []
     assert found(workers={"idle": 1}, n_queued=None) == []
 

@@ -162,6 +162,20 @@ def test_the_price_guard_holds_for_one_worker(limit: float, names: tuple[str, ..
         choice(max_price=0.57)
 
 
+def test_types_beyond_the_price_guard_are_left_out_of_their_pools() -> None:
+    found = catalog()
+    prices = {A4000: 0.90, A4500: None}
+    for index, gpu in enumerate(found):
+        if gpu.id in prices:
+            price = gpu.price.model_copy(update={"serverless": prices[gpu.id]})
+            found[index] = gpu.model_copy(update={"price": price})
+    named = choose_pools(found, Wanted(pool_names=("AMPERE_16",), max_price=0.60, min_memory_gb=17))
+    assert {A4000, A4500} < set(named.request().excluded_types or ())
+    assert named.price_per_h == 0.58
+    # Without a limit all of them may come, and nobody knows the price of the dearest.
+    assert choose_pools(found, Wanted(pool_names=("AMPERE_16",))).price_per_h is None
+
+
 def test_the_total_guard_holds_for_all_workers() -> None:
     check_total(1.12, 3, 3.36)
     check_total(None, 3, None)
@@ -326,6 +340,13 @@ def test_an_exact_set_of_cuda_versions_gives_way_to_the_floor() -> None:
     assert patch["gpu"]["allowedCudaVersions"] == []
     assert undo_of(before, patch)["gpu"]["allowedCudaVersions"] == ["12.8"]
     assert undo_of(before, patch)["gpu"]["minCudaVersion"] == ""
+
+
+def test_an_idle_time_that_a_queue_by_requests_has_left_over_is_not_put_back() -> None:
+    wanted = options(wishes=EndpointWishes(requests_per_worker=2))
+    before = as_shown(wanted, workers={"min": 0, "max": 3, "idleTimeout": 10}, registry="")
+    assert drift(before, wanted) == ()
+    assert undo_of(before, {"workers": {}}) == {"workers": {"min": 0, "max": 3}}
 
 
 def test_secrets_differ_unseen() -> None:

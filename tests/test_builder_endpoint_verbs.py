@@ -68,6 +68,13 @@ def test_none_at_all_a_damaged_record_and_an_impossible_id_are_told_apart(bench:
     assert "RUNPOD_ENDPOINT_ID: 'no id'" in bench.cli.run("endpoint", "status").err
 
 
+def test_an_empty_name_means_no_endpoint_and_not_the_last_one(bench: Bench) -> None:
+    for argv in (("delete", "", "--yes"), ("purge", "", "--yes"), ("scale", "", "--park", "--yes")):
+        outcome = bench.cli.run("endpoint", *argv, "--json")
+        assert outcome.code == 2 and "legal: 1 to 100 letters" in outcome.problem["error"]
+    assert bench.plane.mutations() == [] and bench.sent("purge-queue") == []
+
+
 # What it shows
 
 
@@ -269,14 +276,14 @@ def test_zero_and_wait_end_the_workers_that_were_kept(bench: Bench) -> None:
 def test_a_wait_for_workers_that_work_on_ends_in_time_and_says_so(bench: Bench) -> None:
     running(bench)
     outcome = bench.cli.run("endpoint", "scale", "--max", "2", "--wait", "--timeout", "30", "--json")
-    assert outcome.code == 7 and "still has 1 workers" in outcome.problem["error"]
+    assert outcome.code == 7 and "more workers (1) than are to be kept (0)" in outcome.problem["error"]
     assert "endpoint delete" in outcome.problem["hint"] and bench.endpoint.workers_max == 2
 
 
 def test_parking_asks_only_if_jobs_are_held_up(bench: Bench) -> None:
     running(bench)
     refused = bench.cli.run("endpoint", "scale", "--park")
-    assert refused.code == 2 and "1 are in progress" in refused.err and bench.endpoint.workers_max == 3
+    assert refused.code == 2 and "1 in progress" in refused.err and bench.endpoint.workers_max == 3
     other = bench.add(name="quiet")
     assert bench.cli.run("endpoint", "scale", other.id, "--park").code == 0 and other.workers_max == 0
 
@@ -297,7 +304,7 @@ def test_purge_removes_what_waits_and_says_how_many(bench: Bench) -> None:
     bench.plane.endpoints.throttle(99)
     ids = [bench.submit() for _ in range(3)]
     refused = bench.cli.run("endpoint", "purge", answers="no\n")
-    assert refused.code == 2 and "Remove 3 jobs" in refused.err
+    assert refused.code == 2 and "(3)? They never run" in refused.err
     outcome = bench.cli.run("endpoint", "purge", "--yes", "--json")
     assert outcome.code == 0 and outcome.document["removed"] == 3
     assert {bench.job(each).status for each in ids} == {"CANCELLED"}
@@ -361,11 +368,13 @@ def test_jobs_that_are_lost_are_told_before_and_counted_after(bench: Bench) -> N
     for _ in range(2):
         bench.submit()
     refused = bench.cli.run("endpoint", "delete", answers="n\n")
-    assert refused.code == 2 and "in progress are lost" in refused.err and len(bench.plane.endpoints.alive()) == 1
-    outcome = bench.cli.run("endpoint", "delete", "--yes", "--json")
     assert (
-        outcome.code == 0 and outcome.document["lost_jobs"] == 3 and "3 jobs that are not done are lost" in outcome.err
+        refused.code == 2
+        and "its jobs are lost: 2 that wait, 1 in progress" in refused.err
+        and len(bench.plane.endpoints.alive()) == 1
     )
+    outcome = bench.cli.run("endpoint", "delete", "--yes", "--json")
+    assert outcome.code == 0 and outcome.document["lost_jobs"] == 3 and "are lost: 3" in outcome.err
 
 
 def test_one_that_is_gone_is_forgotten_with_its_template_and_a_stranger_is_not_found(bench: Bench) -> None:
@@ -400,6 +409,27 @@ def test_all_mine_ends_ours_and_leftover_templates_and_leaves_others(bench: Benc
     assert bench.cli.run("endpoint", "delete", theirs.id, "--all-mine").code == 2
 
 
+def test_a_leftover_template_goes_by_its_name_or_id_and_no_other_does(bench: Bench) -> None:
+    made = with_template(bench)
+    by_name = bench.add_template(name="whisper-0404-left00", env={"BUILDER_ID": "b-5"})
+    by_id = bench.add_template(name="whisper-0505-left00", env={"BUILDER_ID": "b-6"})
+    bench.add_template(name="strangers", env={})
+    refused = bench.cli.run("endpoint", "delete", "whisper-0404-left00", answers="n\n")
+    assert refused.code == 2 and "templates whisper-0404-left00?" in refused.err and bench.plane.mutations() == []
+    outcome = bench.cli.run("endpoint", "delete", "whisper-0404-left00", by_id, "--yes", "--json")
+    assert outcome.code == 0 and outcome.document["templates"] == [by_name, by_id], outcome.err
+    used = bench.cli.run("endpoint", "delete", made.name, "--yes", "--json")
+    assert used.code == 1 and used.problem["hint"] == f"end both: python -m builder endpoint delete {made.id}"
+    assert bench.cli.run("endpoint", "delete", "strangers", "--yes").code == 3
+    assert len(bench.plane.endpoints.templates) == 2 and len(bench.plane.endpoints.alive()) == 2
+
+
+def test_one_that_nobody_here_made_is_named_so_before_it_ends(bench: Bench) -> None:
+    theirs = bench.add(name="somebodys", env={})
+    refused = bench.cli.run("endpoint", "delete", theirs.id, answers="n\n")
+    assert "not made by the builder" in refused.err and theirs in bench.plane.endpoints.alive()
+
+
 def test_a_template_that_cannot_be_removed_is_tried_again_by_the_same_command(bench: Bench) -> None:
     made = with_template(bench)
     bench.plane.faults.fail("DELETE /v2/templates/{id}", 400, times=99, body={"title": "Bad Request", "status": 400})
@@ -416,6 +446,17 @@ def test_faults_that_pass_do_not_keep_it_from_being_deleted(bench: Bench) -> Non
     bench.plane.faults.fail("DELETE /v2/serverless/{id}", 503, times=2)
     outcome = bench.cli.run("endpoint", "delete", "--yes", "--json")
     assert outcome.code == 0 and bench.plane.endpoints.alive() == [], outcome.err
+
+
+def test_a_delete_that_cannot_be_looked_after_says_so_and_can_be_sent_again(bench: Bench) -> None:
+    made = with_template(bench)
+    bench.plane.faults.fail("GET /v2/serverless", 500, times=99)
+    outcome = bench.cli.run("endpoint", "delete", "--yes", "--json")
+    assert outcome.code == 1 and f"{made.id} was deleted, but whether it is gone" in outcome.problem["error"]
+    assert outcome.problem["hint"].endswith(f"endpoint delete {made.id}") and bench.recorded is not None
+    bench.plane.faults.restore()
+    assert bench.cli.run("endpoint", "delete", made.id, "--yes").code == 0
+    assert bench.plane.endpoints.templates == {} and bench.recorded is None
 
 
 def test_one_that_cannot_be_deleted_stays_recorded_and_has_no_workers(bench: Bench) -> None:
@@ -452,6 +493,31 @@ def test_an_interrupt_says_what_is_left_and_how_to_go_on(bench: Bench) -> None:
     outcome = bench.cli.run("endpoint", "delete", bench.endpoint.id, other.id, "--yes", "--json")
     assert outcome.code == 130 and f"deleted: {bench.endpoint.id}" in outcome.problem["error"]
     assert other.id in outcome.problem["hint"]
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_an_interrupt_before_the_template_goes_names_it_and_no_other_endpoint(
+    bench: Bench, *, is_recorded: bool
+) -> None:
+    made = with_template(bench)
+    if not is_recorded:
+        bench.record(bench.endpoint)
+
+    class Ending(type(bench.clock)):  # type: ignore[misc]
+        def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    bench.plane.faults.fail("DELETE /v2/templates/{id}", 409, times=9)
+    bench.cli.clock = Ending()
+    outcome = bench.cli.run("endpoint", "delete", made.id, "--yes", "--json")
+    assert outcome.code == 130 and f"deleted: {made.id}" in outcome.problem["error"]
+    bench.plane.faults.restore()
+    bench.cli.clock = bench.clock
+    again = outcome.problem["hint"].partition("; ")[0].removeprefix("go on: python -m builder ").split()
+    assert bench.cli.run(*again, "--yes").code == 0
+    assert bench.plane.endpoints.templates == {} and [each.id for each in bench.plane.endpoints.alive()] == [
+        bench.endpoint.id
+    ]
 
 
 def load_balancer(bench: Bench) -> FakeEndpoint:

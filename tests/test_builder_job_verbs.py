@@ -88,6 +88,14 @@ def test_secrets_of_an_input_are_hidden_and_the_rest_is_not() -> None:
     assert shown == f"{HIDDEN} {HIDDEN} my-bucket https://s3.host {HIDDEN} en-US-long"
 
 
+def test_of_an_answer_only_an_s3_config_is_hidden_and_a_webhook_of_a_job_is() -> None:
+    redactor = Redactor()
+    hide_secrets(redactor, {"webhook": "https://host/hook-canary-1"})
+    answer = {"echo": {"s3Config": {"accessId": "AKIACANARY"}}, "words": [{"token": "because"}]}
+    hide_secrets(redactor, (answer, None), is_answer=True)
+    assert redactor.clean("https://host/hook-canary-1 AKIACANARY because") == f"{HIDDEN} {HIDDEN} because"
+
+
 # What became of it
 
 
@@ -104,16 +112,16 @@ def test_secrets_of_an_input_are_hidden_and_the_rest_is_not() -> None:
     ],
 )
 def test_the_workers_words_are_one_line(error: Any, words: str) -> None:
-    failure = failure_of(Job(id="j1", status="FAILED", error=error))
+    failure = failure_of(Job(id="j1", status="FAILED", error=error), "e1")
     assert failure is not None and str(failure) == f"job j1 {words}"
 
 
 def test_only_what_ended_without_completing_is_a_failure() -> None:
     for status in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        assert failure_of(Job(id="j1", status=status)) is None
-    late = failure_of(Job(id="j1", status="TIMED_OUT"))
+        assert failure_of(Job(id="j1", status=status), "e1") is None
+    late = failure_of(Job(id="j1", status="TIMED_OUT"), "e1")
     assert late is not None and "ran out of time" in str(late) and "--execution-timeout" in late.hint
-    gone = failure_of(Job(id="j1", status="CANCELLED"))
+    gone = failure_of(Job(id="j1", status="CANCELLED"), "e1")
     assert gone is not None and "was cancelled" in str(gone)
 
 
@@ -194,6 +202,28 @@ def test_a_lost_answer_says_that_the_job_may_run_and_sends_no_second(bench: Benc
     assert len(bench.sent()) == 1 and len(bench.queue.store.jobs) == 1
 
 
+def test_an_error_of_the_server_may_have_queued_it_too(bench: Bench) -> None:
+    bench.queue.faults.status("run", 502)
+    outcome = bench.cli.run("job", "run", "--input", json.dumps(AUDIO), "--json")
+    assert outcome.code == 9 and "may be queued all the same" in outcome.problem["error"] and len(bench.sent()) == 1
+
+
+def test_odd_inputs_are_sent_or_refused_without_a_trace_of_python(bench: Bench) -> None:
+    deep = '{"a":' + "[" * 900 + "]" * 900 + "}"
+    assert bench.cli.run("job", "run", "--input", deep).code == 0
+    (bench.cli.folder / "bom.json").write_text(json.dumps(AUDIO), encoding="utf-8-sig")
+    assert bench.cli.run("job", "run", "bom.json").code == 0
+    endless = bench.cli.run("job", "run", "--input", '{"a": 1e999}', "--json")
+    assert endless.code == 2 and "cannot be written as JSON" in endless.problem["error"] and len(bench.sent()) == 2
+
+
+def test_what_no_job_id_looks_like_is_not_called_forgotten(bench: Bench) -> None:
+    for verb in ("status", "stream", "cancel", "retry"):
+        outcome = bench.cli.run("job", verb, "a/../b", "--json")
+        assert outcome.code == 3 and "an id has letters" in outcome.problem["error"], verb
+        assert "forgotten" not in outcome.problem["error"]
+
+
 def test_secrets_of_a_job_show_nowhere(bench: Bench) -> None:
     bench.plane.endpoints.answer = lambda asked: {"error": f"cannot upload with {SECRET}"}
     body = {"input": AUDIO, "s3Config": {"accessId": "AKIACANARY99", "accessSecret": SECRET, "bucketName": "b"}}
@@ -209,7 +239,10 @@ def test_a_failed_job_ends_with_the_workers_words(bench: Bench) -> None:
     bench.plane.endpoints.answer = lambda asked: {"error": "no speech model called x"}
     outcome = bench.cli.run("job", "run", "--input", json.dumps(AUDIO), "--wait", "--json")
     assert outcome.code == 1 and outcome.problem["code"] == "job_failed"
-    assert "no speech model called x" in outcome.problem["error"] and "job retry" in outcome.problem["hint"]
+    assert (
+        "no speech model called x" in outcome.problem["error"]
+        and f"--endpoint {bench.endpoint.id}" in outcome.problem["hint"]
+    )
     job_id = outcome.problem["error"].split()[1]
     status = bench.cli.run("job", "status", job_id, "--json")
     assert status.code == 1 and status.document["status"] == "FAILED"
@@ -352,6 +385,14 @@ def test_stream_prints_pieces_until_the_job_is_over(bench: Bench) -> None:
     # Each piece comes once.
     again = bench.cli.run("job", "stream", job_id)
     assert again.code == 0 and again.out == "" and "gave no pieces" in again.err
+
+
+def test_a_stream_that_hears_nothing_any_more_names_the_job(bench: Bench) -> None:
+    job_id = bench.submit()
+    bench.queue.faults.always("stream", 502)
+    outcome = bench.cli.run("job", "stream", job_id, "--json")
+    assert outcome.code == 1 and f"job {job_id} goes on" in outcome.problem["error"], outcome.err
+    assert f"job cancel {job_id} --endpoint {bench.endpoint.id}" in outcome.problem["hint"]
 
 
 def test_stream_warns_of_pieces_that_a_lost_answer_took_with_it(bench: Bench) -> None:

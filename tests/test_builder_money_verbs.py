@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from aiohttp import web
 
 from builder.money.check_all import NOTHING
 from builder.state import State, iso_time
+from tests.aws_rig import aws_rig
 from tests.builder_harness import Cli
 from tests.fakes.runpod.clock import PlaneClock
 from tests.fakes.runpod.control_plane import ControlPlane
+from tests.fakes.runpod.endpoint_bodies import checked_template
 
 TOKEN = "token-of-the-pods-0123456789"
 HOUR_S, MIN_S = 3600.0, 60.0
@@ -157,16 +160,75 @@ def test_storage_alone_is_not_running(plane: Account, cli: Cli) -> None:
     assert outcome.code == 0 and "machines running: 0" in outcome.out
 
 
-def test_what_cannot_be_seen_does_not_pass_for_nothing(plane: Account, cli: Cli) -> None:
+def test_every_command_of_check_all_ends_what_it_is_for(plane: Account, cli: Cli, state: State) -> None:
+    body: dict[str, Any] = {
+        "type": "QUEUE",
+        "image": "you/whisper:1",
+        "gpu": {"pools": ["AMPERE_24"], "count": 1},
+        "workers": {"min": 1, "max": 3, "idleTimeout": 10},
+        "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
+    }
+    plane.endpoints.create({**body, "name": "mine -fb", "env": {"BUILDER_ID": "b1"}})
+    plane.endpoints.create({**body, "name": "theirs", "env": {}})
+    template = {"name": "old one", "image": "you/w:1", "env": {"BUILDER_ID": "b2"}, "disk": 5, "serverless": True}
+    plane.endpoints.add_template(checked_template(template, plane.pods.account))
+    plane.rent()
+    state.write("pod", {"pod_id": "gone9"})
+    state.write("endpoint", {"endpoint_id": "e9", "name": "w"})
+    state.begin_pending("old-name", plane.clock.unix_s() - HOUR_S, "pending-endpoints")
+    document = cli.run("check-all", "--json").document
+    assert document["totals"]["running"] == 3 and document["pending"] == {}
+    assert state.pending("pending-endpoints") == {}
+    for row in document["resources"]:
+        assert cli.run(*shlex.split(row["command"].removeprefix("python -m builder ")), "--yes").code == 0, row
+    plane.clock.advance(120)
+    left = cli.run("check-all", "--json").document
+    assert left["resources"] == [] and left["totals"]["cost_per_hour"] == 0
+
+
+def test_what_cannot_be_seen_does_not_pass_for_nothing(plane: Account, cli: Cli, state: State) -> None:
     plane.faults.fail("GET /v2/serverless", status=403, times=MANY)
     outcome = cli.run("check-all", "--fail-if-running")
     assert outcome.code == 1 and "endpoints could not be looked at" in outcome.err
     assert "Nothing that was looked at is billed." in outcome.out
+    # Neither gone, nor without an endpoint: nobody can tell.
+    state.write("endpoint", {"endpoint_id": "e9", "name": "w", "template_id": "t9"})
+    state.begin_pending("whisper-7", plane.clock.unix_s(), "pending-endpoints")
+    blind = cli.run("check-all")
+    assert "GONE" not in blind.out and "Forget" not in blind.out and "whether it exists is not known" in blind.err
     plane.faults.fail("GET /v2/pods", status=503, times=MANY)
-    assert cli.run("check-all", "--json").problem["code"] == "server_error"
+    state.write("pod", {"pod_id": "p9"})
+    state.begin_pending("whisper-8", plane.clock.unix_s() - HOUR_S)
+    plane.faults.restore()
+    plane.faults.fail("GET /v2/pods", status=503, times=MANY)
+    plane.pods.account.add_volume("vol1", "models", 100, "EU-RO-1")
+    outcome = cli.run("check-all", "--json")
+    assert outcome.code == 1 and outcome.problem["code"] == "server_error"
+    # Nor does it hide the rest, nor make what is recorded gone.
+    assert [row["kind"] for row in outcome.document["resources"]] == ["network volume", "endpoint"]
+    assert "pods" in outcome.document["unseen"] and "whisper-8" in state.pending()
+
+
+def test_one_answer_that_makes_no_sense_hides_nothing_else(plane: Account, cli: Cli) -> None:
+    plane.rent()
+    odd = {"id": "e1", "name": "n", "workers": {"min": "x", "max": 3}, "env": {"BUILDER_ID": "b"}}
+    plane.faults.fail("GET /v2/serverless", status=200, body={"endpoints": [odd]})
+    outcome = cli.run("check-all", "--json")
+    assert outcome.code == 0 and "endpoints" in outcome.document["unseen"]
+    assert [row["kind"] for row in outcome.document["resources"]] == ["pod"]
 
 
 # guard
+
+
+def test_a_guard_that_sees_no_pods_still_ends_overdue_machines(tmp_path: Path) -> None:
+    with ControlPlane() as plane, aws_rig(tmp_path, plane.clock, **plane.environ()) as rig:
+        assert rig.launch("--max-minutes", "60").code == 0
+        rig.clock.advance(1.5 * HOUR_S)
+        plane.faults.fail("GET /v2/pods", status=503, times=MANY)
+        outcome = rig.run("guard", "--kill", "--json")
+        assert outcome.code == 1 and "terminated" in outcome.err, outcome.err
+        rig.assert_nothing_left()
 
 
 def test_a_dry_run_tells_and_touches_nothing(plane: Account, cli: Cli) -> None:
@@ -268,7 +330,7 @@ def test_a_pod_that_will_not_stop_is_an_error(plane: Account, cli: Cli) -> None:
     plane.clock.advance(3 * HOUR_S)
     plane.faults.fail("POST /v2/pods/{id}/action", status=409, times=MANY)
     outcome = cli.run("guard", "--kill")
-    assert outcome.code == 1 and f"not ended: {pod_id}" in outcome.err and "terminate POD_ID" in outcome.err
+    assert outcome.code == 1 and f"not ended: {pod_id}" in outcome.err and "builder check-all" in outcome.err
 
 
 def test_a_guard_that_sees_nothing_fails(plane: Account, cli: Cli) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from builder.api.models import GpuType, NetworkVolume, Pod
-from builder.api.models_serverless import Endpoint, Template
+from builder.api.models_serverless import Endpoint, Template, Worker
 from builder.ec2.inventory import Ec2Resource
 from builder.money.aws_rows import aws_rows
 from builder.money.endpoint_rows import EndpointRecords, endpoint_rows
 from builder.money.orphans import Records, find_rows, read_records
-from builder.money.prices import dollars, endpoint_rate, network_volume_rate, pod_rate
+from builder.money.prices import dollars, network_volume_rate, pod_rate
 from builder.money.rows import Row, totals
 
 NOW_S = 1_767_225_600.0
@@ -49,8 +49,14 @@ def rows_of(*pods: Pod, records: Records | None = None, **others: Any) -> list[R
 
 
 def serverless_rows(endpoints: list[Endpoint], **given: Any) -> list[Row]:
-    everything = {"templates": [], "n_workers": {}, "catalog": [], "records": EndpointRecords()} | given
+    everything: dict[str, Any] = {"templates": [], "workers": {}, "catalog": [], "records": EndpointRecords()} | given
     return endpoint_rows(endpoints, **everything)
+
+
+def price_of(endpoint: Endpoint, n_workers: int, catalog: list[GpuType]) -> float | None:
+    workers = [Worker(id=f"w{number}", status="RUNNING") for number in range(n_workers)]
+    (row,) = serverless_rows([endpoint], workers={endpoint.id: workers}, catalog=catalog)
+    return row.rate.machine_per_h
 
 
 def resource(**fields: Any) -> Ec2Resource:
@@ -96,19 +102,28 @@ def test_network_volumes_get_cheaper_beyond_a_terabyte(size: int, kind: str, per
 
 def test_workers_that_are_always_kept_cost_the_dearest_gpu_of_their_pools() -> None:
     catalog = [gpu_type(), gpu_type(price={"serverless": 0.7}), gpu_type(pool="HOPPER_141", price={"serverless": 5})]
-    assert endpoint_rate(endpoint(), 0, catalog).per_hour == pytest.approx(2.2)
-    assert endpoint_rate(endpoint(), 3, catalog).per_hour == pytest.approx(3.3)
-    assert not endpoint_rate(endpoint(gpu=None), 0, catalog).is_known
+    assert price_of(endpoint(), 0, catalog) == pytest.approx(2.2)
+    assert price_of(endpoint(), 3, catalog) == pytest.approx(3.3)
+    assert price_of(endpoint(gpu=None), 0, catalog) is None
+    assert price_of(endpoint(gpu={"pools": 5}), 0, catalog) is None
     without_dearest = endpoint(gpu={"pools": ["ADA_24"], "excludedTypes": ["G"], "count": 2})
     dear, cheap = gpu_type(), gpu_type(id="H", price={"serverless": 0.7})
-    assert endpoint_rate(without_dearest, 0, [dear, cheap]).per_hour == pytest.approx(2.8)
+    assert price_of(without_dearest, 0, [dear, cheap]) == pytest.approx(2.8)
+    # One that is there costs what its GPU costs.
+    on_cheap = Worker(id="w", status="IDLE", gpu_type_id="H")
+    (row,) = serverless_rows([endpoint()], workers={"e1": [on_cheap]}, catalog=[dear, cheap])
+    assert row.rate.per_hour == pytest.approx(0.7 + 1.1)
     assert rows_of(endpoints=[endpoint(workers={"min": 0, "max": 3})], records=Records()) == []
 
 
 def test_workers_that_run_now_are_paid_for_though_none_is_kept() -> None:
-    (row,) = serverless_rows([endpoint(workers={"min": 0, "max": 3})], n_workers={"e1": 1}, catalog=[gpu_type()])
+    (row,) = serverless_rows(
+        [endpoint(workers={"min": 0, "max": 3})],
+        workers={"e1": [Worker(id="w", status="RUNNING")]},
+        catalog=[gpu_type()],
+    )
     assert row.rate.per_hour == pytest.approx(1.1) and row.is_running
-    assert row.command == "python -m builder endpoint scale e1 --zero --yes"
+    assert row.command == "python -m builder endpoint scale e1 --park"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +140,18 @@ def test_forgotten_endpoints_are_told(records: EndpointRecords, word: str) -> No
     assert row.command == "python -m builder endpoint delete e1" and row.rate.per_hour == 0
 
 
+def test_flashboot_changes_a_name_and_hides_nothing() -> None:
+    named = endpoint(name="e -fb", env=OURS, workers={})
+    template = Template.model_validate({"id": "t1", "name": "e", "env": OURS})
+    (row,) = serverless_rows([named], templates=[template], records=EndpointRecords(pending={"e": "then"}))
+    assert row.kind == "endpoint" and "begun at then" in row.reasons[0]
+
+
+def test_the_endpoint_that_the_settings_name_is_not_forgotten_and_its_workers_are_counted() -> None:
+    (row,) = serverless_rows([endpoint(env=OURS)], records=EndpointRecords(named_id="e1"), catalog=[gpu_type()])
+    assert row.reasons == () and row.status == "workers: 2 (2 to 3)" and totals([row]).n_running == 2
+
+
 def test_templates_of_ours_without_an_endpoint_are_told() -> None:
     def template(**fields: Any) -> Template:
         return Template.model_validate({"id": "t1", "name": "e", "env": OURS} | fields)
@@ -133,7 +160,7 @@ def test_templates_of_ours_without_an_endpoint_are_told() -> None:
     assert serverless_rows([], templates=[template(env={})]) == []
     (row,) = serverless_rows([], templates=[template(name="x y")])
     assert row.reasons == ("made by the builder, and has no endpoint",)
-    assert row.command == "python -m builder endpoint delete 'x y'"
+    assert row.command == "python -m builder endpoint delete t1"
 
 
 def test_an_endpoint_that_is_recorded_and_gone_is_told() -> None:
@@ -163,6 +190,10 @@ def test_what_belongs_to_a_machine_is_forgotten_without_it() -> None:
 
 
 def test_machines_of_others_are_shown_with_a_command_of_aws() -> None:
+    assert aws_rows([resource(name="")], NOW_S)[0].command.endswith("ec2 terminate i-1")
+    group = resource(kind="security group", id="sg-1", state="", price_per_h=None)
+    (stopping,) = aws_rows([resource(state="stopping"), group], NOW_S)
+    assert stopping.kind == "ec2 instance" and stopping.rate.per_hour == 0
     (row,) = aws_rows([resource(is_ours=False, recorded=False, deadline=None)], NOW_S)
     assert row.command == "aws ec2 terminate-instances --region us-east-2 --instance-ids i-1"
     assert row.notes == ("not made by the builder",) and not row.reasons
@@ -227,7 +258,7 @@ def test_totals_add_up_and_say_when_a_price_is_missing() -> None:
     rows = rows_of(pod(), pod(id="p2"), volumes=[volume()], endpoints=[endpoint()])
     sums = totals(rows)
     assert sums.rate.per_hour == pytest.approx(sum(row.rate.per_hour for row in rows))
-    assert (sums.n_running, sums.n_orphans, sums.is_complete) == (3, 1, False)
+    assert (sums.n_running, sums.n_orphans, sums.is_complete) == (4, 1, False)
 
 
 def test_commands_for_what_no_verb_ends_keep_the_key_out_of_the_list_of_processes() -> None:

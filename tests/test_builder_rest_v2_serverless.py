@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from builder.api.models_serverless import EndpointGpu, EndpointSpec, TemplateSpec, WorkersSpec
+from builder.api.models_serverless import Endpoint, EndpointGpu, EndpointSpec, TemplateSpec, WorkersSpec
 from builder.api.rest_v2 import RestV2
+from builder.api.spec_use import USED
+from builder.endpoints.options import Scale
+from builder.endpoints.spec import Change, EndpointOptions, patch_of, template_patch
 from builder.errors import (
     AmbiguousError,
     BadAnswerError,
@@ -151,6 +154,26 @@ def test_refusals_say_why() -> None:
         with pytest.raises(CapacityError) as caught:
             api(wire).create_endpoint(SPEC.model_copy(update={"data_center_ids": ("EU-RO-1",)}))
     assert "EU-RO-1" in caught.value.hint
+
+
+def test_a_change_whose_answer_cannot_be_read_may_have_happened() -> None:
+    with scripted(Step(200, {"name": "whisper-1"}), Step(200, {"id": "../x", "name": "n"})) as wire:
+        with pytest.raises(AmbiguousError):
+            api(wire).update_endpoint("ep1", {"workers": {"min": 0, "max": 5}})
+        with pytest.raises(AmbiguousError, match="no id"):
+            api(wire).update_template("tpl1", {"image": "i"})
+        assert len(wire.script.calls) == 2
+
+
+def test_every_field_that_a_change_may_send_is_watched_in_the_document() -> None:
+    scale = Scale(min=0, max=3, idle_s=10, queue_delay_s=4, requests_per_worker=None, job_timeout_s=600)
+    options = EndpointOptions("endpoint", "i:1", {}, SPEC.gpu, scale, data_centers=("EU-RO-1",))
+    fields = ("image", "disk", "ports", "registry", "env", "gpu", "workers", "scaling", "timeout", "flashboot")
+    changes = [Change(name, "-", "x") for name in (*fields, "dataCenterIds")]
+    patch = patch_of(Endpoint(id="e1", name="n"), options, changes, "b-1")
+    watched = USED["updateEndpoint"].body, USED["updateTemplate"].body
+    assert sorted(patch) == sorted(watched[0]) if isinstance(watched[0], tuple) else False
+    assert isinstance(watched[1], tuple) and {f"{name}*" for name in template_patch(options, "b-1")} == set(watched[1])
 
 
 def test_updates_are_repeated() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 
 from builder.api.model_base import AnswerModel, RequestModel
+from builder.errors import BadAnswerError
 
 __all__ = [
     "ENDED",
@@ -115,13 +116,20 @@ class Endpoint(AnswerModel):
 
     @property
     def min_workers(self) -> int:
-        """Workers that are always kept, and billed."""
-        return int(self.workers.get("min") or 0)
+        """Workers that are always kept, and billed. Raises BadAnswerError for a number that is none."""
+        return self._number("min")
 
     @property
     def max_workers(self) -> int:
-        """Most workers at a time."""
-        return int(self.workers.get("max") or 0)
+        """Most workers at a time. Raises BadAnswerError for a number that is none."""
+        return self._number("max")
+
+    def _number(self, name: str) -> int:
+        # Not refused when it is read: one odd endpoint must not hide the others of a list.
+        number = self.workers.get(name) or 0
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise BadAnswerError(f"endpoint {self.id}: RunPod says that workers.{name} is {str(number)[:40]!r}")
+        return number
 
 
 class Template(AnswerModel):

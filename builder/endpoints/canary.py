@@ -75,7 +75,7 @@ def try_job(run: Runtime, watch: Watch) -> dict[str, Any]:
     text = _text(job.output)
     if job.status != "COMPLETED":
         raise EndpointFailedError(
-            f"endpoint {watch.endpoint_id}: its first job ended {job.status}: {_error(job)}",
+            f"endpoint {watch.endpoint_id}: its test job ended {job.status}: {_error(job)}",
             hint=f"see more: python -m builder endpoint status {watch.endpoint_id}",
         )
     if not text:
@@ -157,13 +157,15 @@ def _until_over(run: Runtime, watch: Watch, job: Job) -> Job:
     with run.console.task(f"job {job_id}") as task:
         while not job.is_over:
             watch.look()
-            watch.pause(f"its first job is still {job.status}")
+            # On an endpoint that is in use it waits for its turn.
+            why = " (behind other jobs? leave it out: --no-canary)" if job.status == "IN_QUEUE" else ""
+            watch.pause(f"its test job is still {job.status}{why}")
             try:
                 job = run.jobs.status(watch.endpoint_id, job_id)
                 faults = 0
             except NotFoundError:
                 if watch.elapsed_s - began_s >= LAG_S:
-                    raise EndpointFailedError(f"endpoint {watch.endpoint_id} has lost its first job {job_id}") from None
+                    raise EndpointFailedError(f"endpoint {watch.endpoint_id} has lost its test job {job_id}") from None
             except _PASSING:
                 faults += 1
                 if faults >= MAX_FAULTS:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from builder.deploy.create import CREATE_OVER_S
 from builder.errors import ConflictError, NotFoundError, UsageError
+from builder.instants import unix_s_of
 from builder.state import iso_time
 
 if TYPE_CHECKING:
     from builder.runtime import Runtime
+    from builder.state import Pending
 
-__all__ = ["chosen_endpoint_id", "forget", "plain_name", "recorded", "remember"]
+__all__ = [
+    "chosen_endpoint_id",
+    "end_pending",
+    "forget",
+    "forget_old_names",
+    "plain_name",
+    "recorded",
+    "remember",
+]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_SHOWN = 60
@@ -76,6 +88,24 @@ def forget(run: Runtime, endpoint_id: str) -> bool:
 def plain_name(name: str) -> str:
     """An endpoint's name as it was asked for."""
     return name.removesuffix(FLASHBOOT_SUFFIX)
+
+
+def forget_old_names(run: Runtime, kind: Pending, names: Collection[str]) -> list[str]:
+    """Names whose creation was begun, that none of `names` is now, and that may yet come; older ones are forgotten.
+
+    Raises DiskFullError, BuilderError.
+    """
+    missing = [name for name in run.state.pending(kind) if name not in names]
+    return [name for name in missing if not end_pending(run, name, kind)]
+
+
+def end_pending(run: Runtime, name: str, kind: Pending) -> bool:
+    """Forget a name whose creation was begun, unless what it made may show yet; False then."""
+    began_s = unix_s_of(run.state.pending(kind).get(name))
+    if began_s is not None and run.clock.unix_s() - began_s <= CREATE_OVER_S:
+        return False
+    run.state.end_pending(name, kind)
+    return True
 
 
 def _checked(what: str, endpoint_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.deploy.create import LOOKS_S
 from builder.endpoints.create import Attempt, sweep
@@ -13,6 +13,7 @@ from builder.endpoints.look import find_endpoint
 from builder.errors import BuilderError, ConflictError, InterruptError
 
 if TYPE_CHECKING:
+    from builder.endpoints.create import Part
     from builder.runtime import Runtime
 
 __all__ = ["clean_up", "end_command", "end_doubles", "settle"]
@@ -112,6 +113,7 @@ def _end_all(run: Runtime, attempt: Attempt, *, is_patient: bool) -> tuple[str, 
     settle(run, attempt)
     fate = f"ended {', '.join(ended)}" if ended else "nothing was seen" if attempt.is_doubtful else "nothing was made"
     if attempt.is_doubtful:
+        _remember(run, attempt, [part for part in attempt.parts if part.n_unknown])
         return f"{fate}, but what is named {attempt.name} may show late, and may be billed then", LOOK_AGAIN
     return f"{fate}, nothing is left", ""
 
@@ -121,32 +123,36 @@ def _end_made(
 ) -> None:
     """End what this deploy made, into `ended` and `left` (with the reason). Raises what listing raises."""
     endpoint, template = attempt.endpoint.made, attempt.template.made
+    is_unseen = False
     if endpoint is not None:
         what = f"endpoint {endpoint.id}"
         left[what] = "not ended yet"
-        # By its id: a list may not show it yet, and what is not shown yet may refuse to go.
-        _until_shown(run, endpoint.id)
+        # By its id: a list may not show it yet. What does not show at all is not proved to be gone by its end.
+        is_unseen = not _shows(run, endpoint.id)
+        attempt.endpoint.n_unknown += is_unseen
         _ending(ended, left, what, lambda: delete_surely(run, endpoint.id))
     if template is not None:
         what = f"template {template.id}"
         _ending(ended, left, what, lambda: remove_template(run, template.id))
-    swept = sweep(run, attempt, is_patient=is_patient)
-    _count(attempt, [what for what in swept.ended if what not in ended])
+    swept = sweep(run, attempt, is_patient=is_patient or is_unseen)
+    _count(attempt, [what for what in swept.ended if is_unseen or what not in ended])
     ended.update(dict.fromkeys(swept.ended))
     for what in swept.ended:
         left.pop(what, None)
     left.update(swept.left)
 
 
-def _until_shown(run: Runtime, endpoint_id: str) -> None:
+def _shows(run: Runtime, endpoint_id: str) -> bool:
+    """False if the API does not show the endpoint in ten seconds."""
     for pause_s in (0.0, *LOOKS_S):
         if pause_s:
             run.clock.sleep(pause_s)
         try:
             if find_endpoint(run, endpoint_id) is not None:
-                return
+                return True
         except BuilderError:
             continue
+    return False
 
 
 def _count(attempt: Attempt, ended: Iterable[str]) -> None:
@@ -166,13 +172,17 @@ def _ending(ended: dict[str, None], left: dict[str, str], what: str, end: Callab
         left[what] = str(error)
 
 
-def _left(
-    run: Runtime, attempt: Attempt, ended: dict[str, None], left: dict[str, str], problem: str
-) -> tuple[str, str]:
-    for part in attempt.parts:
+def _remember(run: Runtime, attempt: Attempt, parts: Iterable[Part[Any]]) -> None:
+    for part in parts:
         with suppress(BuilderError):
             # The message names it all the same.
             run.state.begin_pending(attempt.name, run.clock.unix_s(), part.pending)
+
+
+def _left(
+    run: Runtime, attempt: Attempt, ended: dict[str, None], left: dict[str, str], problem: str
+) -> tuple[str, str]:
+    _remember(run, attempt, attempt.parts)
     gone = f"ended {', '.join(ended)}; " if ended else ""
     why = "; ".join(filter(None, (*left.values(), problem)))
     if not left:

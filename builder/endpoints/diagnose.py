@@ -109,7 +109,7 @@ def _crashing(facts: Facts) -> Iterator[Finding]:
     n_others = facts.count("running") + facts.count("idle") + facts.count("initializing")
     lines = tuple(facts.log[-LOG_LINES:])
     known = cause_of("\n".join(lines)) if lines else None
-    cause = f"{_workers(n_bad)} unhealthy: it starts and dies, again and again"
+    cause = f"{_workers(n_bad)} unhealthy, starting and dying again and again"
     remedy = f"read its log, correct the image or its variables, and deploy again: {_deploy()}"
     if known is not None:
         cause, remedy = f"{cause}; {known.cause}", known.remedy.replace("deploy --replace", "deploy endpoint")
@@ -121,7 +121,7 @@ def _throttled(facts: Facts) -> Iterator[Finding]:
     if facts.count("throttled") and not facts.count("running") and not facts.count("idle") and facts.max_workers:
         yield Finding(
             "capacity",
-            f"{_workers(facts.count('throttled'))} throttled: no machine of its GPU pools is free",
+            f"{_workers(facts.count('throttled'))} throttled: no machine of the endpoint's GPU pools is free",
             f"allow more pools (RUNPOD_GPU_POOLS) or data centers, drop a network volume, then: {_deploy()}",
         )
 
@@ -146,8 +146,8 @@ def _broken(facts: Facts) -> Iterator[Finding]:
     lasts = "now" if seen_s is None else f"for {duration_text(seen_s)}"
     yield Finding(
         "broken_worker",
-        f"{_workers(facts.count('idle'))} idle while {facts.n_queued} jobs wait, {lasts}: the worker does not take "
-        "them (its handler is not started, or its RunPod SDK is one of 1.7.11 to 1.10.0)",
+        f"{_workers(facts.count('idle'))} idle beside jobs that wait ({facts.n_queued}), {lasts}: the worker does "
+        "not take them (its handler is not started, or its RunPod SDK is one of 1.7.11 to 1.10.0)",
         f"use this project's image, and deploy again: {_deploy()}"
         if seen_s is not None
         else f"if it stays so for {IDLE_LIMIT_S:g} s: python -m builder endpoint status {facts.endpoint_id} --watch",

@@ -6,26 +6,24 @@ long as an endpoint uses it. What could not be ended stays recorded, so that the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from builder.deploy.create import CREATE_OVER_S, LOOKS_S
+from builder.deploy.create import LOOKS_S
 from builder.deploy.pod_spec import BUILDER_ID
-from builder.endpoints.chosen import forget, plain_name, recorded
+from builder.endpoints.chosen import end_pending, forget, forget_old_names, plain_name, recorded
 from builder.endpoints.look import find_endpoint
 from builder.endpoints.operate import queued_and_running
 from builder.endpoints.templates import leftover_templates, named_templates, remove_template
-from builder.errors import BadAnswerError, BuilderError, ConflictError, InterruptError, NotFoundError
-from builder.instants import unix_s_of
+from builder.errors import AuthError, BadAnswerError, BuilderError, ConflictError, InterruptError, NotFoundError
 
 if TYPE_CHECKING:
     from builder.api.models_serverless import Endpoint, Template
     from builder.runtime import Runtime
-    from builder.state import Pending
 
-__all__ = ["delete_endpoints", "delete_surely", "forget_old_names", "our_endpoint_ids", "remove_template"]
+__all__ = ["delete_endpoints", "delete_surely", "our_endpoint_ids", "remove_template"]
 
 
 @dataclass
@@ -106,8 +104,10 @@ def _interrupted(run: Runtime, done: _Done, endpoints: Sequence[Endpoint], other
     ]
     if rest:
         parts.append("templates may be left, which cost nothing")
-    hint = f"go on: python -m builder endpoint delete {' '.join((*left, *rest))}" if left or rest else ""
-    return InterruptError(f"interrupted; {'; '.join(parts)}", hint=hint)
+    go_on = f"go on: python -m builder endpoint delete {' '.join((*left, *rest))}; " if left or rest else ""
+    return InterruptError(
+        f"interrupted; {'; '.join(parts)}", hint=f"{go_on}look what is left: python -m builder check-all"
+    )
 
 
 def _split(
@@ -221,12 +221,12 @@ def _try_template(run: Runtime, template: Template, done: _Done) -> bool:
     except BuilderError as error:
         done.failures[f"template {template.id}"] = type(error)(
             f"template {template.name} could not be removed (it costs nothing): {error}",
-            hint=f"try again: python -m builder endpoint delete {template.id}",
+            hint=error.hint if isinstance(error, AuthError) else _again(template.id),
         )
         return False
     done.templates.append(template.id)
     with suppress(BuilderError):
-        _end_pending(run, template.name, "pending-templates")
+        end_pending(run, template.name, "pending-templates")
     return True
 
 
@@ -235,16 +235,7 @@ def _settle(run: Runtime, endpoint_id: str, name: str, done: _Done) -> None:
     done.settled.append(endpoint_id)
     with suppress(BuilderError):
         forget(run, endpoint_id)
-        _end_pending(run, name, "pending-endpoints")
-
-
-def _end_pending(run: Runtime, name: str, kind: Pending) -> bool:
-    """Forget a name whose creation was begun, unless what it made may show yet; False then."""
-    began_s = unix_s_of(run.state.pending(kind).get(name))
-    if began_s is not None and run.clock.unix_s() - began_s <= CREATE_OVER_S:
-        return False
-    run.state.end_pending(name, kind)
-    return True
+        end_pending(run, name, "pending-endpoints")
 
 
 def _forget_names(run: Runtime) -> None:
@@ -262,25 +253,28 @@ def _forget_names(run: Runtime) -> None:
             forget_old_names(run, "pending-templates", {each.name for each in run.api.templates()})
 
 
-def forget_old_names(run: Runtime, kind: Pending, names: Collection[str]) -> list[str]:
-    """Names whose creation was begun, that none of `names` is now, and that may yet come; older ones are forgotten.
-
-    Raises DiskFullError, BuilderError.
-    """
-    missing = [name for name in run.state.pending(kind) if name not in names]
-    return [name for name in missing if not _end_pending(run, name, kind)]
-
-
 def _until_gone(run: Runtime, endpoint_id: str) -> None:
     for pause_s in (0.0, *LOOKS_S):
         if pause_s:
             run.clock.sleep(pause_s)
-        if find_endpoint(run, endpoint_id) is None:
-            return
+        try:
+            if find_endpoint(run, endpoint_id) is None:
+                return
+        except BuilderError as error:
+            raise type(error)(
+                f"endpoint {endpoint_id} was deleted, but whether it is gone is not known: {error}",
+                hint=error.hint if isinstance(error, AuthError) else _again(endpoint_id),
+                status=error.status,
+                request_id=error.request_id,
+            ) from None
     raise ConflictError(
         f"endpoint {endpoint_id} was deleted, and the API still shows it",
-        hint=f"look again in a minute, or end it again: python -m builder endpoint delete {endpoint_id}",
+        hint=_again(endpoint_id),
     )
+
+
+def _again(thing_id: str) -> str:
+    return f"try again: python -m builder endpoint delete {thing_id}"
 
 
 def _raise_failures(done: _Done) -> None:

@@ -26,7 +26,6 @@ T = TypeVar("T")
 BILLED = ("RUNNING", "IDLE")
 """Workers in one of these are paid for; the others wait for a machine, or for their image. Of a start RunPod bills the
 part after the image is there, which no state tells apart: it is left out."""
-STATES = ("running", "idle", "initializing", "throttled", "unhealthy")
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,6 @@ class Look:
     cost_per_h: float | None
     findings: tuple[Finding, ...]
     unseen: dict[str, str]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Workers by state."""
-        summary = self.workers.summary if self.workers else None
-        return {state: getattr(summary, state) for state in STATES} if summary else {}
-
-    def jobs(self, state: str) -> int | None:
-        """Jobs in a state of `EndpointHealth`; None if not known."""
-        return None if self.health is None else self.health.jobs.get(state, 0)
 
 
 def find_endpoint(run: Runtime, endpoint_id: str) -> Endpoint | None:

@@ -72,6 +72,9 @@ def wanted_limits(endpoint: Endpoint, scale: Scale) -> tuple[int, int, int | Non
     ):
         raise UsageError("--idle-timeout: a queue that scales by requests has none", hint="leave it out")
     idle_s = endpoint.workers.get("idleTimeout") if scale.idle_timeout_s is None else scale.idle_timeout_s
+    if scale.idle_timeout_s is None and endpoint.type == "QUEUE" and endpoint.scaling.get("type") == "REQUEST_COUNT":
+        # RunPod refuses it there, whatever it shows.
+        idle_s = None
     return low, high, idle_s
 
 
@@ -124,8 +127,8 @@ def wait_until_scaled(run: Runtime, endpoint_id: str, timeout_s: float) -> dict[
             task.update(f"{n_now} left, {endpoint.min_workers} to be kept")
             if waited_s >= timeout_s:
                 raise WaitTimeoutError(
-                    f"endpoint {endpoint_id} still has {n_now} workers after {duration_text(waited_s)}, and pays for "
-                    "those that run",
+                    f"endpoint {endpoint_id} has more workers ({n_now}) than are to be kept ({endpoint.min_workers}) "
+                    f"after {duration_text(waited_s)}, and pays for those that run",
                     hint=f"look again: python -m builder endpoint status {endpoint_id}; "
                     f"end all: python -m builder endpoint delete {endpoint_id}",
                 )
@@ -144,8 +147,8 @@ def purge_endpoint(run: Runtime, endpoint_id: str, *, yes: bool) -> dict[str, An
     if queued == 0 and not yes:
         run.console.note(f"no job waits at {endpoint.name}")
         return {"endpoint_id": endpoint.id, "name": endpoint.name, "removed": 0}
-    many = "all jobs" if queued is None else f"{queued} jobs"
-    run.console.confirm(f"Remove {many} that wait at {endpoint.name}? They never run.", yes=yes)
+    many = "" if queued is None else f" ({queued})"
+    run.console.confirm(f"Remove all jobs that wait at {endpoint.name}{many}? They never run.", yes=yes)
     removed = run.jobs.purge(endpoint.id)
     run.state.event(run.clock.unix_s(), "purged", "endpoint", endpoint.id, removed=removed)
     return {"endpoint_id": endpoint.id, "name": endpoint.name, "removed": removed}
@@ -193,8 +196,8 @@ def _confirm_parking(run: Runtime, endpoint: Endpoint, *, yes: bool) -> None:
     queued, running = queued_and_running(run, endpoint)
     if queued == 0 and running == 0:
         return
-    what = "it may have jobs" if queued is None or running is None else f"{queued} jobs wait, {running} are in progress"
-    run.console.confirm(f"Park {endpoint.name}? {what}: none of them goes on until it is scaled up again.", yes=yes)
+    what = "it may have jobs" if queued is None or running is None else f"jobs: {queued} wait, {running} in progress"
+    run.console.confirm(f"Park {endpoint.name}? {what}; those that wait stay until it is scaled up again.", yes=yes)
 
 
 def _limits_of(endpoint: Endpoint, price_per_h: float | None) -> dict[str, Any]:

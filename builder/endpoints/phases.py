@@ -206,7 +206,8 @@ def _end_old_template(run: Runtime, previous: Mapping[str, Any]) -> None:
     try:
         remove_template(run, str(template_id))
     except (BuilderError, KeyboardInterrupt) as error:
-        run.console.note(f"template {template_id} of an endpoint that is gone is left, and costs nothing: {error}")
+        why = str(error) or "interrupted"
+        run.console.note(f"template {template_id} of an endpoint that is gone may be left, and costs nothing: {why}")
 
 
 def _create_and_prove(

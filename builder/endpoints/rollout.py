@@ -180,8 +180,8 @@ class Watch:
             self._throttled_since_s = now_s
         elif now_s - self._throttled_since_s >= THROTTLED_S:
             raise CapacityError(
-                f"endpoint {self.endpoint_id}: no machine is free for its {len(fresh)} worker(s) "
-                f"since {duration_text(now_s - self._throttled_since_s)}",
+                f"endpoint {self.endpoint_id}: no machine was free for its {len(fresh)} worker(s) "
+                f"for {duration_text(now_s - self._throttled_since_s)}",
                 hint="name more pools (--pool) and no data center, or try again later",
             )
 

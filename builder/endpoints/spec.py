@@ -161,7 +161,6 @@ def spec_sha(options: EndpointOptions) -> str:
 def drift(endpoint: Endpoint, options: EndpointOptions) -> tuple[Change, ...]:
     """Every field in which `endpoint` differs from what it is to be now."""
     scale, gpu = options.scale, endpoint.gpu or {}
-    flashboot = endpoint.flashboot != "OFF"
     pairs: list[tuple[str, object, object]] = [
         ("image", endpoint.image, options.image),
         ("disk", endpoint.disk, options.disk_gb),
@@ -175,7 +174,7 @@ def drift(endpoint: Endpoint, options: EndpointOptions) -> tuple[Change, ...]:
         ("workers.max", endpoint.max_workers, scale.max),
         ("scaling", _scaling_text(endpoint.scaling), _scaling_text(_scaling(scale))),
         ("timeout", endpoint.timeout, scale.job_timeout_s * _MS),
-        ("flashboot", _on_off(flashboot), _on_off(options.flashboot)),
+        ("flashboot", _on_off(endpoint.flashboot != "OFF"), _on_off(options.flashboot)),
     ]
     if scale.idle_s is not None:
         pairs.append(("workers.idleTimeout", endpoint.workers.get("idleTimeout"), scale.idle_s))

@@ -53,11 +53,12 @@ def change(
         raise error.error from None
     except BaseException as error:
         signals.is_cleaning = True
-        if wishes.keep:
+        fate, hint, is_changed = _fate(run, before, patch, keep=wishes.keep)
+        if is_changed:
             # What it costs now is to be known.
             with suppress(BuilderError):
                 _record(run, prepared, before, digest)
-        raise _told(error, *_fate(run, before, patch, keep=wishes.keep)) from None
+        raise _told(error, fate, hint, before.id) from None
     # It serves: from here on nothing is to be undone.
     signals.is_cleaning = True
     _settle(run, prepared, before, digest)
@@ -87,9 +88,7 @@ def _send(run: Runtime, prepared: Prepared, before: Endpoint, patch: dict[str, A
         fate = _refused(run, prepared, before)
         if fate is None:
             raise
-        refused = type(error)(
-            f"{error}; {fate}", hint=error.hint, status=error.status, request_id=error.request_id
-        )
+        refused = type(error)(f"{error}; {fate}", hint=error.hint, status=error.status, request_id=error.request_id)
         raise _RefusedError(refused) from None
 
 
@@ -148,27 +147,31 @@ def _settle(run: Runtime, prepared: Prepared, before: Endpoint, digest: str | No
     except NotFoundError:
         # It is only where the endpoint was made from.
         run.console.note(f"template {template_id} is gone; the endpoint does not need it")
-    except BuilderError as error:
-        run.console.warn(f"the endpoint is changed, its template {template_id} is not (nothing uses it): {error}")
+    except (BuilderError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        run.console.warn(f"the endpoint is changed, its template {template_id} may not be (nothing uses it): {why}")
 
 
 def _fate(run: Runtime, before: Endpoint, patch: dict[str, Any], *, keep: bool) -> tuple[str, str, bool]:
-    """What became of the endpoint, what the user has to do, and whether that comes before all else."""
-    status = f"see: python -m builder endpoint status {before.id}"
+    """What became of the endpoint, what the user has to do, and whether it may be as changed."""
     if keep:
-        return f"endpoint {before.id} is left as changed (--keep)", status, False
+        return f"endpoint {before.id} is left as changed (--keep)", "", True
     try:
         run.console.note(f"putting endpoint {before.id} back as it was")
-        version = run.api.endpoint_releases(before.id).endpoint_version if makes_release(patch) else None
+        version = None
+        if makes_release(patch):
+            # Without it the watch sees less; that is no reason to leave things as they are.
+            with suppress(BuilderError):
+                version = run.api.endpoint_releases(before.id).endpoint_version
         run.api.update_endpoint(before.id, undo_of(before, patch))
         run.state.event(run.clock.unix_s(), "rolled_back", "endpoint", before.id, image=before.image)
     except KeyboardInterrupt:
-        return f"interrupted again: endpoint {before.id} may be as changed", status, True
+        return f"interrupted again: endpoint {before.id} may be as changed", "", True
     except BuilderError as failure:
         limits = f"{before.min_workers} to {before.max_workers} workers"
-        again = f"deploy again with the old settings (image {before.image}, {limits})"
-        return f"endpoint {before.id} could not be put back ({failure})", f"{again}; {status}", True
-    return _watch_back(run, before, version), status, False
+        hint = f"deploy again with the old settings (image {before.image}, {limits})"
+        return f"endpoint {before.id} could not be put back ({failure})", hint, True
+    return _watch_back(run, before, version), "", False
 
 
 def _watch_back(run: Runtime, before: Endpoint, version: int | None) -> str:
@@ -184,17 +187,13 @@ def _watch_back(run: Runtime, before: Endpoint, version: int | None) -> str:
     return fate
 
 
-def _told(error: BaseException, fate: str, hint: str, is_urgent: bool) -> BuilderError:
+def _told(error: BaseException, fate: str, hint: str, endpoint_id: str) -> BuilderError:
+    status = f"see: python -m builder endpoint status {endpoint_id}"
     if isinstance(error, KeyboardInterrupt):
-        return InterruptError(f"interrupted; {fate}", hint=hint)
-    if isinstance(error, WaitTimeoutError):
-        # Exit code 7 says that what was asked for is still on its way; it is not.
-        return EndpointFailedError(f"{error}; {fate}", hint=hint)
-    if isinstance(error, BuilderError):
-        return type(error)(
-            f"{error}; {fate}",
-            hint=hint if is_urgent else error.hint or hint,
-            status=error.status,
-            request_id=error.request_id,
-        )
-    return EndpointFailedError(f"{type(error).__name__}: {error}; {fate}", hint=hint)
+        return InterruptError(f"interrupted; {fate}", hint="; ".join(filter(None, (hint, status))))
+    if not isinstance(error, BuilderError):
+        return EndpointFailedError(f"{type(error).__name__}: {error}; {fate}", hint=hint or status)
+    # Exit code 7 says that what was asked for is still on its way; it is not.
+    kind = EndpointFailedError if isinstance(error, WaitTimeoutError) else type(error)
+    both = "; ".join(filter(None, (hint, error.hint or status)))
+    return kind(f"{error}; {fate}", hint=both, status=error.status, request_id=error.request_id)

@@ -76,7 +76,7 @@ def _facts(plan: EndpointPlan) -> list[str]:
     credit = "" if plan.credit is None else f"   credit ${plan.credit:.2f}"
     facts = []
     if price is None:
-        facts.append(f"cost: no price is known{credit}")
+        facts.append(f"cost: the price of a worker is not known{credit}")
     else:
         for workers, name in ((scale.min, "min"), (scale.max, "max")):
             per_h = price * workers

@@ -81,6 +81,9 @@ def show_scaled(console: Console, document: Mapping[str, Any]) -> None:
     console.line(f"endpoint {document['endpoint_id']} ({document['name']})")
     console.line(f"before   {scale_text(before)}")
     console.line(f"now      {scale_text(after)}")
+    if "wait" in document:
+        waited = document["wait"]
+        console.line(f"workers  {waited['workers']} left after {duration_text(waited['waited_s'])}")
 
 
 def scale_text(limits: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from builder.api.jobs import MAX_RUN_BYTES
-from builder.errors import AmbiguousError, NotFoundError, UsageError
+from builder.errors import AmbiguousError, NotFoundError, ServerFaultError, UsageError
 from builder.redact import is_secret_name
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def read_input(run: Runtime, source: str | None, inline: str | None) -> dict[str
     assert source is not None
     path = Path(source) if Path(source).is_absolute() else run.folder / source
     try:
-        with path.open(encoding="utf-8") as file:
+        # Some editors begin a file with a mark of its encoding.
+        with path.open(encoding="utf-8-sig") as file:
             return _parsed(source, _limited(source, file.read(MAX_FILE_CHARS + 1)))
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {source}", hint="") from None
@@ -92,30 +93,42 @@ def job_body(document: Mapping[str, Any], options: JobOptions) -> dict[str, Any]
     return body | ({"policy": policy} if policy else {})
 
 
-def hide_secrets(redactor: Redactor, value: Any, *, in_s3: bool = False) -> None:
-    """Hide what a job's body holds under names of secrets, and all of an s3Config but its bucket and address."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            is_secret = is_secret_name(str(name)) or (in_s3 and name not in OPEN_S3_NAMES)
-            if is_secret and isinstance(each, str):
-                redactor.add(each)
-            else:
-                hide_secrets(redactor, each, in_s3=in_s3 or str(name).lower() == "s3config")
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            hide_secrets(redactor, each, in_s3=in_s3)
+def hide_secrets(redactor: Redactor, value: Any, *, is_answer: bool = False) -> None:
+    """Hide what `value` holds under names of secrets, and all of an s3Config in it but its bucket and address.
+
+    `is_answer`: it is a worker's, which may repeat its s3Config, and whose other words, tokens say, are what was asked
+    for.
+    """
+    # A list of what is left to look at: a job may be nested deeper than calls can be.
+    left: list[tuple[Any, bool]] = [(value, False)]
+    while left:
+        here, in_s3 = left.pop()
+        if isinstance(here, Mapping):
+            for name, each in here.items():
+                is_secret = (in_s3 and name not in OPEN_S3_NAMES) or (not is_answer and _is_secret(str(name)))
+                if is_secret and isinstance(each, str):
+                    redactor.add(each)
+                else:
+                    left.append((each, in_s3 or str(name).lower() == "s3config"))
+        elif isinstance(here, (list, tuple)):
+            left += [(each, in_s3) for each in here]
+
+
+def _is_secret(name: str) -> bool:
+    # A webhook's address is often its password, too.
+    return is_secret_name(name) or name == "webhook"
 
 
 def run_once(run: Runtime, endpoint_id: str, body: Mapping[str, Any]) -> Job:
     """Submit a job, once, and write its id into the diary.
 
     Raises UsageError if it is too large, NotFoundError if there is no such endpoint, or none with a queue,
-    AmbiguousError if the answer is lost: it may run.
+    AmbiguousError if the answer is lost, or is an error of the server: it may run.
     """
     hide_secrets(run.redactor, body)
     try:
         job = run.jobs.run(endpoint_id, body)
-    except AmbiguousError as error:
+    except (AmbiguousError, ServerFaultError) as error:
         raise AmbiguousError(
             f"{error}; the job may be queued all the same, and run and cost, and its id is not known",
             hint=f"see whether one more waits or runs: python -m builder endpoint status {endpoint_id}; sent again, "
@@ -185,7 +198,7 @@ def _policy(given: Any, options: JobOptions) -> dict[str, Any]:
         raise UsageError(
             f"policy.executionTimeout: {execution / 1000:g} s is not allowed; legal: up to ttl, which is "
             f"{ttl / 1000:g} s: a job past it vanishes, running or not",
-            hint="raise --ttl",
+            hint="raise --ttl, or lower --execution-timeout",
         )
     return policy
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.endpoints.look import Watcher
 from builder.errors import (
+    BadAnswerError,
     BuilderError,
     EndpointFailedError,
     InterruptError,
@@ -24,6 +25,7 @@ from builder.errors import (
     WaitTimeoutError,
 )
 from builder.instants import duration_text
+from builder.jobs.submit import hide_secrets
 from builder.pods.pods import account_document
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from builder.endpoints.diagnose import Finding
     from builder.runtime import Runtime
 
-__all__ = ["failure_of", "find_job", "is_over", "progress_text", "wait_for_job"]
+__all__ = ["failure_of", "find_job", "gave_up", "progress_text", "unknown_job", "wait_for_job"]
 
 FIRST_POLL_S, LONGEST_POLL_S, GROWTH = 0.5, 5.0, 1.5
 QUEUE_PATIENCE_S = 30.0
@@ -41,22 +43,27 @@ MAX_ERROR_CHARS = 500
 FORGOTTEN = "forgotten: results are kept 30 minutes, and a job that outlives its ttl vanishes"
 
 
-def is_over(job: Job) -> bool:
-    """True if nothing more will come of it."""
-    return job.is_over
-
-
 def find_job(run: Runtime, endpoint_id: str, job_id: str) -> Job:
     """The job as it is now. Raises NotFoundError that says what may have become of it."""
     try:
-        return run.jobs.status(endpoint_id, job_id)
+        job = run.jobs.status(endpoint_id, job_id)
     except NotFoundError as error:
-        raise NotFoundError(
-            f"job {job_id} is not known at endpoint {endpoint_id}: another endpoint's, or {FORGOTTEN}",
-            hint="name its endpoint: --endpoint ID; jobs sent from here: python -m builder events",
-            status=error.status,
-            request_id=error.request_id,
-        ) from None
+        raise unknown_job(error, endpoint_id, job_id) from None
+    hide_secrets(run.redactor, (job.output, job.error), is_answer=True)
+    return job
+
+
+def unknown_job(error: NotFoundError, endpoint_id: str, job_id: str) -> NotFoundError:
+    """The error for a job that RunPod does not know, with what may have become of it."""
+    if error.status is None:
+        # Nobody was asked: no id looks like that.
+        return NotFoundError(str(error), hint="jobs sent from here: python -m builder events")
+    return NotFoundError(
+        f"job {job_id} is not known at endpoint {endpoint_id}: another endpoint's, or {FORGOTTEN}",
+        hint="name its endpoint: --endpoint ID; jobs sent from here: python -m builder events",
+        status=error.status,
+        request_id=error.request_id,
+    )
 
 
 def wait_for_job(
@@ -79,7 +86,7 @@ def wait_for_job(
         ) from None
 
 
-def failure_of(job: Job) -> JobFailedError | None:
+def failure_of(job: Job, endpoint_id: str) -> JobFailedError | None:
     """The error that says why the job did not complete; None if it did, or is not over."""
     if not job.is_over or job.status == "COMPLETED":
         return None
@@ -87,7 +94,7 @@ def failure_of(job: Job) -> JobFailedError | None:
     what = {"FAILED": "failed", "CANCELLED": "was cancelled", "TIMED_OUT": "ran out of time"}.get(
         job.status, job.status
     )
-    hint = f"once more: python -m builder job retry {job.id}"
+    hint = f"once more: python -m builder job retry {job.id} --endpoint {endpoint_id}"
     if job.status == "TIMED_OUT":
         hint = "give it more: --execution-timeout, or the endpoint's own; " + hint
     elif job.status == "CANCELLED":
@@ -109,14 +116,14 @@ def _wait(run: Runtime, endpoint_id: str, job_id: str, timeout_s: float, say: Ca
         try:
             job = find_job(run, endpoint_id, job_id)
             faults = 0
-        except (NetworkError, RateLimitedError, ServerFaultError) as error:
+        except (NetworkError, RateLimitedError, ServerFaultError, BadAnswerError) as error:
             faults += 1
             if faults >= MAX_FAULTS:
-                raise _gave_up(error, endpoint_id, job_id) from None
+                raise gave_up(error, endpoint_id, job_id) from None
             run.console.note(f"{error}; looking again")
         waited_s = run.clock.monotonic_s() - began_s
         if job is not None and job.is_over:
-            failure = failure_of(job)
+            failure = failure_of(job, endpoint_id)
             if failure is not None:
                 raise failure
             return job
@@ -188,7 +195,8 @@ def _timed_out(
     )
 
 
-def _gave_up(error: BuilderError, endpoint_id: str, job_id: str) -> BuilderError:
+def gave_up(error: BuilderError, endpoint_id: str, job_id: str) -> BuilderError:
+    """The error to end with when too many looks in a row failed: the job knows nothing of that."""
     return type(error)(
         f"{error}; job {job_id} goes on",
         hint=_next_step(endpoint_id, job_id),

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.deploy.create import CREATE_OVER_S, still_pending
-from builder.endpoints.chosen import plain_name
-from builder.endpoints.ending import forget_old_names
-from builder.endpoints.look import BILLED
+from builder.endpoints.chosen import forget_old_names, plain_name
+from builder.endpoints.look import read_catalog
 from builder.errors import AuthError, BuilderError, NotAvailableError
 from builder.instants import duration_text
 from builder.money.aws_rows import aws_rows
 from builder.money.endpoint_rows import EndpointRecords, endpoint_rows
-from builder.money.orphans import find_rows, read_records
+from builder.money.orphans import ODD, Records, find_rows, read_records
 from builder.money.prices import dollars
 from builder.money.rows import Row, Totals, totals
 
 if TYPE_CHECKING:
-    from builder.api.models_serverless import Endpoint, Template
+    from builder.api.models import Pod
+    from builder.api.models_serverless import Endpoint, Template, Worker
     from builder.runtime import Runtime
 
 __all__ = ["Checked", "check_all", "show_checked"]
@@ -37,13 +37,15 @@ RECORDS = ("pod", "pending", "endpoint", "pending-endpoints", "pending-templates
 @dataclass(frozen=True)
 class Checked:
     """What was found; `unseen` names what could not be looked at, and why; `left_out` what was not meant to be;
-    `pending` what was begun and is not there, or not seen, with the time it began."""
+    `pending` what was begun and is not there, or not seen, with the time it began; `problem`: why the pods, which are
+    most of it, could not be listed."""
 
     rows: tuple[Row, ...]
     totals: Totals
     pending: dict[str, str]
     unseen: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
+    problem: BuilderError | None = None
 
     @property
     def is_running(self) -> bool:
@@ -70,30 +72,34 @@ class _Looks:
     def at(self, what: str, read: Callable[[], list[T]]) -> list[T]:
         try:
             return read()
-        except BuilderError as error:
+        except ODD as error:
             self.unseen[what] = str(error)
             return []
 
 
 def check_all(run: Runtime) -> Checked:
-    """Look at pods, endpoints, templates, network volumes and EC2.
-
-    Raises what listing the pods raises; what else fails is `unseen`.
-    """
+    """Look at pods, endpoints, templates, network volumes and EC2; what fails is `unseen`, and hides nothing else."""
     for name in RECORDS:
         if run.state.is_damaged(name):
             run.console.warn(f"{run.state.folder / name}.json is damaged: what it remembered shows as not recorded")
     looks, left_out = _Looks(), {}
-    pods = run.api.list_pods()
-    pending = still_pending(run, pods)
+    pods: list[Pod] = []
+    pending, records, problem = run.state.pending(), Records(), None
+    try:
+        pods = run.api.list_pods()
+        pending = still_pending(run, pods)
+        records = read_records(run.state.read("pod"), pending, run.state.events())
+    except BuilderError as error:
+        problem = error
+        looks.unseen["pods"] = str(error)
     rows = find_rows(
         pods=pods,
-        volumes=looks.at("network volumes", run.api.network_volumes),
-        records=read_records(run.state.read("pod"), pending, run.state.events()),
+        volumes=looks.at("network volumes", lambda: run.api.network_volumes()),
+        records=records,
         api_base=run.settings.api_base.rstrip("/"),
         now_s=run.clock.unix_s(),
     )
-    rows += _endpoint_rows(run, looks)
+    rows += looks.at("endpoints", lambda: _endpoint_rows(run, looks))
     reason = why_no_aws(run)
     if reason is None:
         rows += _aws_rows(run, looks)
@@ -103,7 +109,7 @@ def check_all(run: Runtime) -> Checked:
     begun = pending | run.state.pending("pending-endpoints") | run.state.pending("pending-ec2")
     names = {plain_name(row.name) for row in rows if row.status != "GONE"}
     missing = {name: began for name, began in begun.items() if name not in names}
-    return Checked(tuple(rows), totals(rows), missing, looks.unseen, left_out)
+    return Checked(tuple(rows), totals(rows), missing, looks.unseen, left_out, problem)
 
 
 def why_no_aws(run: Runtime) -> str | None:
@@ -154,29 +160,29 @@ def _doubt(run: Runtime, found: Checked, name: str) -> str:
     if name in run.state.pending("pending-ec2"):
         what, again = "EC2", f"Be sure that nothing is left: python -m builder ec2 terminate {shlex.quote(name)}"
     else:
-        what = "endpoints" if name in run.state.pending("pending-endpoints") else ""
+        what = "endpoints" if name in run.state.pending("pending-endpoints") else "pods"
         again = f"Look again: it is certain {duration_text(CREATE_OVER_S)} after it began"
     is_seen = what not in found.unseen and what not in found.left_out
     return f"{'there is no such thing now' if is_seen else 'whether it exists is not known'}. {again}"
 
 
 def _endpoint_rows(run: Runtime, looks: _Looks) -> list[Row]:
-    endpoints = looks.at("endpoints", run.api.endpoints)
+    endpoints = looks.at("endpoints", lambda: run.api.endpoints())
     if "endpoints" in looks.unseen:
         # Nothing can be said of what is recorded, nor of templates.
         return []
-    templates = looks.at("templates", run.api.templates) if not run.settings.use_v1 else []
+    templates = looks.at("templates", lambda: run.api.templates()) if not run.settings.use_v1 else []
     _forget_old(run, endpoints, None if run.settings.use_v1 or "templates" in looks.unseen else templates)
-    n_workers = _count_workers(run, endpoints, looks)
+    workers = _workers(run, endpoints, looks)
     # Prices are only needed for workers.
-    needs_prices = any(n_workers.get(each.id, 0) or each.min_workers for each in endpoints)
+    needs_prices = any(workers.values()) or any(each.min_workers for each in endpoints)
     current = run.state.read("endpoint") or {}
     pending = run.state.pending("pending-endpoints")
     # Of the present one the creation is finished, though a double of it may show.
     pending.pop(str(current.get("name")), None)
     records = EndpointRecords(current, run.settings.endpoint_id, pending, run.state.pending("pending-templates"))
-    catalog = looks.at("prices", lambda: run.api.gpu_types(product="SERVERLESS")) if needs_prices else []
-    return endpoint_rows(endpoints, templates, n_workers, catalog, records)
+    catalog = looks.at("prices", lambda: read_catalog(run)) if needs_prices else []
+    return endpoint_rows(endpoints, templates, workers, catalog, records)
 
 
 def _forget_old(run: Runtime, endpoints: list[Endpoint], templates: list[Template] | None) -> None:
@@ -188,22 +194,20 @@ def _forget_old(run: Runtime, endpoints: list[Endpoint], templates: list[Templat
             forget_old_names(run, "pending-templates", {each.name for each in templates})
 
 
-def _count_workers(run: Runtime, endpoints: list[Endpoint], looks: _Looks) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _workers(run: Runtime, endpoints: list[Endpoint], looks: _Looks) -> dict[str, tuple[Worker, ...]]:
+    found: dict[str, tuple[Worker, ...]] = {}
     asked = [each for each in endpoints if each.max_workers]
     if run.settings.use_v1 and asked:
         looks.unseen["workers of endpoints"] = "REST v1 does not tell; only those that are always kept are counted"
-        return counts
+        return found
     for each in asked[:MAX_ENDPOINTS]:
         try:
-            workers = run.api.endpoint_workers(each.id).workers
+            found[each.id] = run.api.endpoint_workers(each.id).workers
         except BuilderError as error:
             looks.unseen[f"workers of endpoint {each.id}"] = str(error)
-            continue
-        counts[each.id] = sum(worker.status in BILLED for worker in workers)
     if len(asked) > MAX_ENDPOINTS:
         looks.unseen["workers of more endpoints"] = f"only those of {MAX_ENDPOINTS} endpoints are counted"
-    return counts
+    return found
 
 
 def _aws_rows(run: Runtime, looks: _Looks) -> list[Row]:
@@ -236,6 +240,8 @@ def _sum(found: Checked) -> str:
     rate, n_orphans = found.totals.rate, found.totals.n_orphans
     if rate.per_hour == 0 and found.totals.is_complete:
         text = "Nothing that was looked at is billed." if found.unseen else NOTHING
+        if found.problem is not None:
+            text = "What is billed is not known: the pods could not be listed."
     else:
         amounts = f"{dollars(rate.per_hour)}/h, {dollars(rate.per_day)}/day, {dollars(rate.per_month)}/month"
         at_least = "" if found.totals.is_complete else "at least "

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from builder.deploy.pod_spec import BUILDER_ID
 from builder.endpoints.chosen import plain_name
+from builder.endpoints.look import BILLED, cost_now
 from builder.money.orphans import rows_of
-from builder.money.prices import Rate, endpoint_rate
+from builder.money.prices import Rate, worker_price_per_h
 from builder.money.rows import Row
 
 if TYPE_CHECKING:
     from builder.api.models import GpuType
-    from builder.api.models_serverless import Endpoint, Template
+    from builder.api.models_serverless import Endpoint, Template, Worker
 
 __all__ = ["EndpointRecords", "endpoint_rows"]
 
@@ -36,15 +37,15 @@ class EndpointRecords:
 def endpoint_rows(
     endpoints: Sequence[Endpoint],
     templates: Sequence[Template],
-    n_workers: Mapping[str, int],
+    workers: Mapping[str, Sequence[Worker]],
     catalog: Sequence[GpuType],
     records: EndpointRecords,
 ) -> list[Row]:
     """A row for every endpoint that costs or is ours, for templates of ours without one, and for one that is gone.
 
-    `n_workers`: how many each has now, by id; those that are always kept count in any case.
+    `workers`: those that each has now, by id; those that are always kept count in any case.
     """
-    rows = rows_of("endpoint", endpoints, lambda each: _endpoint_row(each, n_workers, catalog, records))
+    rows = rows_of("endpoint", endpoints, lambda each: _endpoint_row(each, workers.get(each.id, ()), catalog, records))
     used = {plain_name(each.name) for each in endpoints}
     rows += rows_of("template", templates, lambda each: _template_row(each, used, records))
     current_id = str(records.current.get("endpoint_id") or "")
@@ -56,14 +57,15 @@ def endpoint_rows(
 
 
 def _endpoint_row(
-    endpoint: Endpoint, n_workers: Mapping[str, int], catalog: Sequence[GpuType], records: EndpointRecords
+    endpoint: Endpoint, workers: Sequence[Worker], catalog: Sequence[GpuType], records: EndpointRecords
 ) -> Row | None:
-    n_now = max(n_workers.get(endpoint.id, 0), endpoint.min_workers)
+    n_billed = sum(each.status in BILLED for each in workers)
+    n_now = max(n_billed, endpoint.min_workers)
     is_ours = BUILDER_ID in endpoint.env
     is_begun = plain_name(endpoint.name) in records.pending
     if n_now == 0 and not is_ours and not is_begun:
         return None
-    rate = endpoint_rate(endpoint, n_now, catalog)
+    rate = Rate(_per_hour(endpoint, workers, n_now - n_billed, catalog), 0.0)
     notes: tuple[str, ...] = () if rate.is_known else ("price of its workers not known",)
     if not is_ours:
         notes += ("not made by the builder",)
@@ -77,8 +79,17 @@ def _endpoint_row(
         is_ours=is_ours,
         reasons=_reasons(endpoint, records, is_ours=is_ours),
         notes=notes,
+        n_machines=n_now,
         since_s=None if endpoint.created_at is None else endpoint.created_at.timestamp(),
     )
+
+
+def _per_hour(endpoint: Endpoint, workers: Sequence[Worker], n_coming: int, catalog: Sequence[GpuType]) -> float | None:
+    """$/h of the workers there are, and of `n_coming` more at the dearest GPU they may get; None: not known."""
+    now, each = cost_now(endpoint, workers, catalog), worker_price_per_h(endpoint.gpu, catalog)
+    if n_coming == 0 or now is None:
+        return now
+    return None if each is None else now + n_coming * each
 
 
 def _reasons(endpoint: Endpoint, records: EndpointRecords, *, is_ours: bool) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from builder.api.models import GpuType, NetworkVolume, Pod
-    from builder.api.models_serverless import Endpoint
 
 __all__ = [
     "DISK_RUNNING",
@@ -22,7 +21,6 @@ __all__ = [
     "VOLUME_STOPPED",
     "Rate",
     "dollars",
-    "endpoint_rate",
     "network_volume_rate",
     "pod_rate",
     "storage_rate",
@@ -104,27 +102,20 @@ def network_volume_rate(volume: NetworkVolume) -> Rate:
 
 
 def worker_price_per_h(gpu: Mapping[str, Any] | None, catalog: Iterable[GpuType]) -> float | None:
-    """$/h of one worker of an endpoint, at the dearest GPU that it may get; None if the catalog has none."""
+    """$/h of one worker of an endpoint, at the dearest GPU that it may get; None if the catalog has none.
+
+    None as well if `gpu`, which RunPod answered, makes no sense.
+    """
     gpu = gpu or {}
-    pools, excluded = gpu.get("pools") or [], gpu.get("excludedTypes") or []
+    pools, excluded, count = gpu.get("pools") or [], gpu.get("excludedTypes") or [], gpu.get("count") or 1
+    if not (isinstance(pools, list) and isinstance(excluded, list) and isinstance(count, int)):
+        return None
     prices = [
         each.price.serverless
         for each in catalog
         if each.pool in pools and each.id not in excluded and each.price.serverless
     ]
-    return max(prices) * int(gpu.get("count") or 1) if prices else None
-
-
-def endpoint_rate(endpoint: Endpoint, n_workers: int, catalog: Iterable[GpuType]) -> Rate:
-    """What `n_workers` workers cost, or those that are always kept if they are more.
-
-    The machine's price is None if the catalog has none for its pools, or if the workers have no GPU.
-    """
-    n_workers = max(n_workers, endpoint.min_workers)
-    if n_workers == 0:
-        return Rate(0.0, 0.0)
-    price_per_h = worker_price_per_h(endpoint.gpu, catalog)
-    return Rate(None if price_per_h is None else price_per_h * n_workers, 0.0)
+    return max(prices) * count if prices else None
 
 
 def dollars(amount: float) -> str:

@@ -19,7 +19,8 @@ Kind = Literal[
 class Row:
     """One thing that is paid for or forgotten; `reasons` say why it is an orphan, `command` ends its cost.
 
-    `since_s` is since when it is there or runs, in seconds since 1970; None: not known.
+    `since_s` is since when it is there or runs, in seconds since 1970; None: not known. `n_machines`: how many run if
+    any is paid for.
     """
 
     kind: Kind
@@ -32,6 +33,7 @@ class Row:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     since_s: float | None = None
+    n_machines: int = 1
 
     @property
     def is_running(self) -> bool:
@@ -89,7 +91,7 @@ def totals(rows: Iterable[Row]) -> Totals:
     storage_per_h = sum(row.rate.storage_per_h for row in rows)
     return Totals(
         Rate(machine_per_h, storage_per_h),
-        n_running=sum(row.is_running for row in rows),
+        n_running=sum(row.n_machines for row in rows if row.is_running),
         n_orphans=sum(bool(row.reasons) for row in rows),
         is_complete=all(row.rate.is_known for row in rows),
     )

@@ -23,7 +23,9 @@ KINDS = ("pod", "endpoint", "lb")
 # For pods and endpoints.
 SHARED = {
     "image": typer.Option("--image", help="USER/NAME:TAG (default: DOCKER_*, else the last push).", show_default=False),
-    "gpu": typer.Option("--gpu", help="GPUs in order of preference, like 4090,a5000 (default: the cheapest that do)."),
+    "gpu": typer.Option(
+        "--gpu", help="GPUs, those of a pod in order of preference, like 4090,a5000 (default: the cheapest that do)."
+    ),
     "data_center": typer.Option("--data-center", help="Ids, by commas (default: any)."),
     "disk": typer.Option("--disk", min=5, max=1000, help="Container disk in GB, gone with a stop."),
     "name": typer.Option("--name", help="Beginning of the name."),
@@ -62,7 +64,9 @@ ENDPOINT = {
     ),
     "flashboot": typer.Option("--flashboot/--no-flashboot", help="Endpoint: faster starts (default: on)."),
     "job_timeout": typer.Option("--job-timeout", min=5, max=MAX_JOB_S, help="Endpoint: seconds a job may take."),
-    "max_total": typer.Option("--max-total", min=0.01, max=10_000, help="Refuse if all workers cost more, $/h."),
+    "max_total": typer.Option(
+        "--max-total", min=0.01, max=10_000, help="Endpoint: refuse if all workers cost more, $/h."
+    ),
     "with_token": typer.Option("--with-token", help="lb: workers want WHISPER_AUTH_TOKEN, too."),
     "new": typer.Option("--new", help="Endpoint: make another one, leave the one that is there."),
 }
@@ -70,7 +74,9 @@ SHARED_CONDUCT = {
     "dry_run": typer.Option("--dry-run", help="Show the plan and the request, change nothing."),
     "yes": typer.Option("--yes", "-y", help="Ask nothing."),
     "wait": typer.Option("--wait/--no-wait", help="Until it is ready."),
-    "timeout": typer.Option("--timeout", min=1, max=7200, help="Seconds to wait; what is new is kept then."),
+    "timeout": typer.Option(
+        "--timeout", min=1, max=7200, help="Seconds to wait; what is new is kept then, a change undone."
+    ),
     "keep": typer.Option("--keep", help="End and undo nothing on a failure."),
 }
 POD_CONDUCT = {
@@ -105,8 +111,7 @@ def plan(run: Runtime, what: str, wishes: Wishes | EndpointWishes) -> None:
 def deploy(run: Runtime, what: str, wishes: Wishes | EndpointWishes) -> None:
     """Deploy a pod, an endpoint, or one behind a load balancer (lb): plan, price guard, confirm, create, wait.
 
-    A pod is created where a GPU is free. An endpoint that is there is changed in place, and put back if its workers do
-    not get ready.
+    A pod is created where a GPU is free. An endpoint that is there is changed in place, and put back if that fails.
     """
     document, problem = _carry_out(run, what, wishes)
     run.console.result(document, lambda: _show(run, what, document))

@@ -112,7 +112,7 @@ def scale(
         except KeyboardInterrupt:
             raise InterruptError(
                 f"interrupted; endpoint {document['endpoint_id']} has its new limits, and may have workers above min",
-                hint="look again: python -m builder endpoint status",
+                hint=f"look again: python -m builder endpoint status {document['endpoint_id']}",
             ) from None
     run.console.result(document, lambda: show_scaled(run.console, document))
 
@@ -123,7 +123,7 @@ def purge(run: Runtime, endpoint: Annotated[str | None, ENDPOINT] = None, yes: A
     from builder.endpoints.operate import purge_endpoint
 
     document = purge_endpoint(run, chosen_endpoint_id(run, endpoint), yes=yes)
-    run.console.result(document, lambda: run.console.line(f"removed {document['removed']} jobs that waited"))
+    run.console.result(document, lambda: run.console.line(f"jobs removed: {document['removed']}"))
 
 
 def delete(
@@ -137,7 +137,10 @@ def delete(
     ] = False,
     yes: Annotated[bool, YES] = False,
 ) -> None:
-    """End endpoints for good, with their workers, jobs and templates, and see that they are gone."""
+    """End endpoints for good, with their workers, jobs and templates, and see that they are gone.
+
+    A template that is left over may be named, too.
+    """
     from builder.endpoints.chosen import chosen_endpoint_id
     from builder.endpoints.ending import delete_endpoints, our_endpoint_ids
     from builder.endpoints.views import show_deleted

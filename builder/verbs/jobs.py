@@ -94,7 +94,7 @@ def status(run: Runtime, job: Annotated[str, JOB], endpoint: Annotated[str | Non
     endpoint_id = _endpoint_of(run, job, endpoint)
     found = find_job(run, endpoint_id, job)
     run.console.result(_document(found, endpoint_id), lambda: _show(run, found))
-    failure = failure_of(found)
+    failure = failure_of(found, endpoint_id)
     if failure is not None:
         raise failure
 

@@ -55,6 +55,8 @@ def check_all(
 
     found = look(run)
     run.console.result(found.document(), lambda: show_checked(run, found))
+    if found.problem is not None:
+        raise found.problem
     if fail_if_running and found.is_running:
         raise CheckFailedError("something is paid for by the hour, or not everything could be seen", hint="")
 
