@@ -6,10 +6,12 @@ RunInstances with a token that was used makes no second machine, and new machine
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+import typer
 
+from builder.cli import build_app
+from builder.runtime import Runtime
 from tests.builder_harness import Cli, Outcome
 from tests.fakes.runpod.clock import PlaneClock
 
@@ -113,7 +118,8 @@ class AwsRig:
     """The account. `faults`: operation (or `*`) to what goes wrong next, in order; `seed_faults` chooses by chance.
 
     `interrupt_at`: Ctrl-C in the n-th call from now, done or not; `kill_at`: the process is killed right after this
-    operation took effect, and `restore` brings back the files as they were then.
+    operation took effect, and `restore` brings back the files as they were then. `hide_s`, `hide_groups_s`: so long
+    lists deny a new machine, or a new group and key pair.
     """
 
     cli: Cli
@@ -122,6 +128,7 @@ class AwsRig:
     faults: dict[str, list[Fault | None]] = field(default_factory=dict)
     timers: list[list[str]] = field(default_factory=list)
     hide_s: float = 0.0
+    hide_groups_s: float = 0.0
     interrupt_at: int | None = None
     kill_at: str | None = None
     _is_killed: bool = False
@@ -200,7 +207,7 @@ class AwsRig:
     def calm(self) -> None:
         """No more faults, nothing hidden, nobody impatient."""
         self.faults.clear()
-        self._chance, self.hide_s, self.interrupt_at = None, 0.0, None
+        self._chance, self.hide_s, self.hide_groups_s, self.interrupt_at = None, 0.0, 0.0, None
 
     def restore(self) -> None:
         """After a kill: the files as they were, and a new process that may call AWS."""
@@ -314,13 +321,29 @@ class AwsRig:
                 return 400, {}, error.content
             if not named and operation == "DescribeInstances":
                 return 200, {}, _NO_INSTANCES
+        denied = self._denied(operation, params, request)
+        if denied is not None:
+            return denied
         status, headers, answer = botocore_stubber.process_request(request) or (404, {}, b"")
         answer = answer.encode() if isinstance(answer, str) else answer
         if operation == "RunInstances" and status < 400:
             self._tokens[params["ClientToken"]] = (status, headers, answer)
             for each in self.instances:
                 self._made_s.setdefault(each.id, self.clock.unix_s())
+        if operation in ("CreateSecurityGroup", "CreateKeyPair") and status < 400:
+            self._made_s[operation] = self.clock.unix_s()
         return status, headers, answer
+
+    def _denied(self, operation: str, params: Mapping[str, str], request: Any) -> tuple[int, Any, bytes] | None:
+        """How AWS denies a group or key pair that it does not show yet; None if it shows all."""
+        shown = {"DescribeKeyPairs": "CreateKeyPair"}.get(operation, "CreateSecurityGroup")
+        if self.clock.unix_s() - self._made_s.get(shown, -self.hide_groups_s) >= self.hide_groups_s:
+            return None
+        if operation in ("DescribeKeyPairs", "DescribeSecurityGroups"):
+            return 200, {}, f"<{operation}Response><requestId>r-1</requestId></{operation}Response>".encode()
+        if operation in ("AuthorizeSecurityGroupIngress", "DeleteSecurityGroup", "RunInstances"):
+            return 400, {}, self._error(request, 400, "InvalidGroup.NotFound").content
+        return None
 
     def _hidden(self) -> set[str]:
         if not self.hide_s:
@@ -328,6 +351,10 @@ class AwsRig:
         now_s = self.clock.unix_s()
         return {each for each, made_s in self._made_s.items() if now_s - made_s < self.hide_s}
 
+
+_AWS_SETTINGS = ("aws_region", "aws_profile", "aws_key_id", "aws_secret", "aws_token")
+_APP = functools.cache(build_app)
+_command = functools.cache(typer.main.get_command)
 
 _NO_INSTANCES = (
     b'<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r-1</requestId>'
@@ -338,7 +365,10 @@ _NO_INSTANCES = (
 @contextmanager
 def aws_rig(folder: Path, clock: PlaneClock | None = None, **environ: str) -> Iterator[AwsRig]:
     """An empty account, and a folder whose settings have keys for it."""
+    from builder.aws import session
     from builder.ec2 import kill_timer
+
+    make_client = session.client
 
     clock = clock or PlaneClock()
     given = {
@@ -349,6 +379,17 @@ def aws_rig(folder: Path, clock: PlaneClock | None = None, **environ: str) -> It
         "PATH": os.environ.get("PATH", ""),
     }
     rig = AwsRig(Cli({**given, **environ}, folder, clock), clock)
+    clients: dict[tuple[Any, ...], Any] = {}
+
+    def client_once(run: Runtime, service: str, region: str | None = None) -> Any:
+        """Making a client takes longer than all its calls; one of the same settings is the same."""
+        if "boto3.session" in sys.modules and sys.modules["boto3.session"] is None:
+            return make_client(run, service, region)
+        variables = tuple(sorted(each for each in run.environ.items() if each[0].startswith("AWS_")))
+        key = (service, region, variables, tuple(getattr(run.settings, name) for name in _AWS_SETTINGS))
+        if key not in clients:
+            clients[key] = make_client(run, service, region)
+        return clients[key]
 
     def note_timer(argv: Sequence[str], environ: Mapping[str, str], folder: Path, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -360,6 +401,10 @@ def aws_rig(folder: Path, clock: PlaneClock | None = None, **environ: str) -> It
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         # A real one would outlive the test and look for a real AWS.
         patch.setattr(kill_timer, "spawn", note_timer)
+        patch.setattr(session, "client", client_once)
+        # The parser holds nothing of a run; making it anew for each costs as much as a launch.
+        patch.setattr("builder.cli.build_app", _APP)
+        patch.setattr("typer.main.get_command", _command)
         # In moto's place: it calls moto itself, or not.
         before, handlers[place] = handlers[place], ("before-send", rig)
         try:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.builder_pods import TOKEN, Bench, pod_bench
 from tests.fakes.runpod.control_plane import API_KEY, ControlPlane
+from tests.fakes.runpod.job_queue import JobQueue
 from tests.serving import DEMO
 from tests.test_builder_cli import verbs
 
@@ -108,6 +109,7 @@ def dropped(plane: ControlPlane) -> None:
 def trouble_queues(plane: ControlPlane, trouble: Callable[[ControlPlane], None]) -> None:
     """The same trouble with the job API, as far as it can be had there."""
     for queue in plane.endpoints.queues.values():
+        assert isinstance(queue, JobQueue)
         queue.faults.clear()
         for route in ("run", "status", "cancel", "health", "purge-queue"):
             if trouble is html:

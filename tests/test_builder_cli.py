@@ -70,7 +70,7 @@ def test_every_verb_the_product_promises_is_there() -> None:
         "ec2": "launch wait run logs status stop ssh terminate",
         "hub": "lint",
     }
-    expected = {(word,) for word in promised.split()}
+    expected: set[tuple[str, ...]] = {(word,) for word in promised.split()}
     expected |= {(group, word) for group, words in groups.items() for word in words.split()}
     assert expected <= set(verbs())
     assert all((ROOT / "builder" / "verbs" / f"{noun}.py").is_file() for noun in NOUNS)

@@ -143,7 +143,7 @@ def test_dry_run_changes_nothing_and_shows_the_request(rig: AwsRig) -> None:
 def test_it_asks_with_price_and_worst_case(rig: AwsRig) -> None:
     refused = rig.run("ec2", "launch", "--allow-cidr", "203.0.113.7", answers="n\n")
     assert refused.code == 2
-    assert "at $0.54/h, at most $0.81 in 90 min? [y/N]" in refused.err
+    assert "at about $0.54/h, at most about $0.81 in 90 min? [y/N]" in refused.err
     assert rig.operations() == []
     assert rig.run("ec2", "launch", "--allow-cidr", "203.0.113.7").code == 2
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builder_harness import Cli
-from tests.ec2_answers import AWS_SECRET, IMAGE, TOKEN, Ec2, ec2_cli, ec2_verb, state
+from tests.ec2_answers import AWS_SECRET, IMAGE, TOKEN, Ec2, ec2_cli, ec2_verb, state, write
 from tests.serving import Server, running_server
 from tests.sshd_rig import DIGEST, SshdRig, sshd_rig
 
@@ -73,7 +73,7 @@ def test_run_tries_both_modes_records_the_digest_and_shows_no_secret(cli: Cli, r
     assert names == ["job", "/health", "/ready", "speech", "without the secret", "with a wrong secret"]
     recorded = state(cli, "validated")["digests"][DIGEST]
     assert recorded == {"image": IMAGE, "at": "2026-01-01T00:00:00Z", "instance_type": "g4dn.xlarge", "checks": names}
-    assert rig.verbs == ["login", "pull", "image", "rm", "run", "run"]
+    assert rig.verbs == ["login", "pull", "image", "rm", "run", "run", "image"]
     login, pull = [call for call in rig.calls if call.get("verb") in ("login", "pull")]
     assert (login["stdin"], login["config_mode"], pull["logged_in"]) == (f"{PASSWORD}\n", "0o700", True)
     job, start = (call for call in rig.calls if call.get("verb") == "run")
@@ -151,6 +151,16 @@ def test_a_server_that_is_never_ready_fails_after_the_time_that_is_given(cli: Cl
     assert state(cli, "validated") is None
 
 
+def test_a_machine_whose_time_is_up_meanwhile_is_said(cli: Cli, rig: SshdRig) -> None:
+    rig.ready()
+    rig.behave(curl={"out": '{"status": "loading"}\n503\n'})
+    write(cli, "ec2", rig.record(deadline="2026-01-01T00:00:03Z"))
+    outcome = ec2_verb(cli, rig, "run", IMAGE, "--mode", "realtime", "--timeout", "4", "--json")
+    assert outcome.code == 1
+    assert "was to end by itself at 2026-01-01T00:00:03Z" in outcome.problem["error"]
+    assert "ec2 status" in outcome.problem["error"]
+
+
 def test_a_server_that_hears_nothing_is_not_recorded(cli: Cli, rig: SshdRig) -> None:
     """Healthy by its own word, and no stream behind it."""
     rig.ready()
@@ -204,6 +214,15 @@ def test_an_image_of_no_registry_passes_and_cannot_be_recorded(cli: Cli, rig: Ss
     assert outcome.code == 0 and not outcome.document["recorded"]
     assert "cannot be recorded" in outcome.err
     assert "pull" not in rig.verbs
+    assert state(cli, "validated") is None
+
+
+def test_an_image_that_changes_while_it_is_tried_is_not_recorded(cli: Cli, rig: SshdRig) -> None:
+    rig.ready()
+    rig.behave(digests_after={"out": f'["someone/whisper-runpod@sha256:{"e" * 64}"]\n'})
+    outcome = ec2_verb(cli, rig, "run", IMAGE, "--mode", "handler", "--json")
+    assert (outcome.code, outcome.problem["code"]) == (1, "check_failed")
+    assert "became another image" in outcome.problem["error"]
     assert state(cli, "validated") is None
 
 

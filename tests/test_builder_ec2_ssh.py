@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from builder.child import Finished
 from builder.ec2.machine import read_machine
-from builder.ec2.ssh import Ssh, connect_ssh
+from builder.ec2.ssh import Ssh, connect_ssh, ssh_error
 from builder.errors import SshError
 from builder.runtime import Runtime, World
 from tests.builder_harness import Cli
@@ -280,6 +281,8 @@ def test_ssh_gives_the_exit_code_of_its_command(cli: Cli, rig: SshdRig) -> None:
 
 
 def test_ssh_becomes_the_client(cli: Cli, rig: SshdRig) -> None:
+    # A process of its own has the real time.
+    write(cli, "ec2", rig.record(deadline="2099-01-01T00:00:00Z"))
     rig.behave(say={"out": "well\n", "code": 7})
     command = [sys.executable, "-m", "builder", "ec2", "ssh", "--ssh-config", str(rig.ssh_config), "--", "say", "a  b"]
     done = subprocess.run(
@@ -310,6 +313,21 @@ def test_the_wrong_key_is_told_from_no_answer(cli: Cli, rig: SshdRig) -> None:
     with pytest.raises(SshError, match="refuses our key") as caught:
         way(cli, rig).run(("true",))
     assert str(rig.other_key) in caught.value.hint
+
+
+def test_the_last_minutes_of_a_machine_are_told(cli: Cli, rig: SshdRig) -> None:
+    said = "System is going down. Unprivileged users are not permitted to log in anymore."
+    error = ssh_error(way(cli, rig).machine, Finished(255, (said, "Connection closed by 54.210.0.99 port 22")))
+    assert "its time is nearly up" in str(error) and "--max-minutes" in error.hint
+
+
+def test_a_machine_past_its_deadline_is_not_said_to_run(cli: Cli, rig: SshdRig) -> None:
+    write(cli, "ec2", rig.record(deadline="2026-01-01T00:00:00Z"))
+    cli.clock.sleep(1)
+    rig.authorize(rig.other_key)
+    outcome = ec2_verb(cli, rig, "run", IMAGE, "--mode", "handler", "--json")
+    assert outcome.problem["code"] == "ssh_error" and "--max-minutes" in outcome.problem["hint"]
+    assert "refuses our key" in outcome.problem["error"] and "was to end by itself" in outcome.problem["error"]
 
 
 def test_a_key_or_client_or_configuration_that_is_not_there_is_said(cli: Cli, rig: SshdRig) -> None:

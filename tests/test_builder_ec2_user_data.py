@@ -80,7 +80,9 @@ def test_a_machine_that_has_everything_becomes_ready_after_planning_its_end(tmp_
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", machine.text(READY_FILE) or "")
     assert machine.text(FAILED_FILE) is None
     timer = machine.text("/etc/systemd/system/builder-end.timer") or ""
-    assert "OnCalendar=2026-01-31 12:00:00 UTC" in timer and "OnBootSec=90min" in timer
+    # Also after a reboot, and if it was off at that moment.
+    assert "OnCalendar=2026-01-31 12:00:00 UTC\nOnBootSec=90min\nPersistent=true\n" in timer
+    assert "WantedBy=timers.target" in timer and "systemctl enable --now builder-end.timer" in machine.calls
 
 
 def test_a_machine_without_docker_and_toolkit_gets_them(tmp_path: Path) -> None:
@@ -115,6 +117,7 @@ def test_a_machine_without_docker_and_toolkit_gets_them(tmp_path: Path) -> None:
         (("nvidia-ctk",), "curl", "installing nvidia-container-toolkit"),
         (("nvidia-ctk",), "gpg", "installing nvidia-container-toolkit"),
         ((), "usermod", "letting ubuntu use docker"),
+        ((), "docker nvidia-ctk", "making docker use nvidia-container-toolkit"),
     ],
 )
 def test_what_fails_is_said_in_one_line_and_the_machine_still_ends(

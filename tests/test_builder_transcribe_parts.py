@@ -44,7 +44,9 @@ def test_a_folder_gives_its_media_alone(tmp_path: Path) -> None:
     for name in ("b.mp3", "a.WAV", "a.srt", "a.json", "notes.txt", ".hidden.mp3", "sub/c.ogg", ".git/d.mp3"):
         touch(tmp_path / "talks" / name)
     touch(tmp_path / "talks" / "empty.mp3", b"")
-    assert names(find_sources(["talks"], tmp_path)) == ["talks/a.WAV", "talks/b.mp3"]
+    left_out: list[str] = []
+    assert names(find_sources(["talks"], tmp_path, warn=left_out.append)) == ["talks/a.WAV", "talks/b.mp3"]
+    assert [each.rpartition("/")[2] for each in left_out] == ["empty.mp3: is empty, and left out"]
     assert names(find_sources(["talks/"], tmp_path, recursive=True)) == [
         "talks/a.WAV",
         "talks/b.mp3",
@@ -66,6 +68,11 @@ def test_a_file_comes_once_and_may_have_any_name(tmp_path: Path) -> None:
     touch(tmp_path / "dictation.dss")
     found = find_sources(["a.mp3", ".", str(tmp_path / "a.mp3"), "dictation.dss"], tmp_path)
     assert names(found) == ["a.mp3", "dictation.dss"]
+    (odd,) = find_sources([str(touch(tmp_path / "a\nb\x1b[2J\udcff.wav"))], tmp_path)
+    assert "\n" not in odd.shown
+    assert odd.shown.isprintable()
+    assert str(odd.under) == "a\nb\x1b[2J\udcff"
+    assert len(odd.mark) == 12
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,7 @@ def test_a_file_comes_once_and_may_have_any_name(tmp_path: Path) -> None:
         ([], UsageError),
         (["no.mp3"], NotFoundError),
         (["empty"], NotFoundError),
+        ([""], UsageError),
         (["a.srt"], UsageError),
         (["none.mp3"], UsageError),
         (["ftp://host/a.mp3"], UsageError),
@@ -94,11 +102,16 @@ def test_what_is_no_recording(tmp_path: Path, given: list[str], kind: type[Excep
 
 
 def test_urls_are_shown_without_what_they_hide(tmp_path: Path) -> None:
-    url = "https://user:pass-word@host.org:8443/a/My%20talk.mp3?X-Amz-Signature=0123456789abcdef0123&x=1#part"
+    url = "https://host.org:8443/a/My%20talk.mp3?X-Amz-Signature=0123456789abcdef0123&x=1#part"
     (source,) = find_sources([url], tmp_path)
     assert source.shown == "https://host.org:8443/a/My%20talk.mp3" == shown_url(url)
     assert (source.under, source.suffix, source.home) == (PurePosixPath("My talk"), ".mp3", tmp_path)
-    assert secrets_of(url) == ["user:pass-word", "X-Amz-Signature=0123456789abcdef0123&x=1", "0123456789abcdef0123"]
+    assert secrets_of(url) == ["X-Amz-Signature=0123456789abcdef0123&x=1", "0123456789abcdef0123"]
+    with_user = url.replace("https://", "https://user:pass-word@")
+    assert secrets_of(with_user)[0] == "user:pass-word"
+    with pytest.raises(UsageError, match="a user") as refused:
+        find_sources([with_user], tmp_path)
+    assert "pass-word" not in str(refused.value)
     (bare,) = find_sources(["https://host.org/"], tmp_path)
     assert bare.under == PurePosixPath("recording")
     (sly,) = find_sources(["https://host.org/a/..%2F..%2Fetc%2Fpasswd.mp3"], tmp_path)
@@ -413,6 +426,15 @@ def test_where_transcripts_go(tmp_path: Path) -> None:
     assert (
         len({str(each).lower() for each in target_bases([source("/r/A.mp3", "A"), source("/r/a.mp3", "a")], None)}) == 2
     )
+    # One that gives way must not meet a third.
+    chain = [source("/r/a.mp3", "a"), source("/r/a.wav", "a"), source("/r/a.mp3.wav", "a.mp3")]
+    assert len(set(target_bases(chain, None))) == 3
+    long = [source(f"/r/{'ü' * 125}.wav", "ü" * 125), source(f"/r/{'n' * 250}.wav", "n" * 250)]
+    shown = [base.name for base in target_bases(long, None)]
+    assert shown == ["ü" * 125, "n" * 250]
+    (cut,) = target_bases([source(f"/r/{'ü' * 126}.wav", "ü" * 126)], None)
+    assert len(cut.name.encode()) <= 250
+    assert cut.name.startswith("ü" * 118)
     same = [source("/r/a.mp3", "a"), source("/q/a.mp3", "a")]
     bases = target_bases(same, tmp_path)
     assert len(set(bases)) == 2
@@ -441,10 +463,13 @@ def test_only_own_files_are_replaced(tmp_path: Path) -> None:
     kept = ledgers(tmp_path / "kept")
 
     def write(*formats: str, force: bool = False) -> list[str]:
-        return write_all(base, formats, talk(), kept.written(), kept.add_written, force=force)
+        return write_all(base, "m", formats, talk(), kept.written(), kept.add_written, force=force)
 
     assert write("srt", "txt") == [f"{base}.srt", f"{base}.txt"]
-    check_targets([base], ("srt", "txt"), kept.written())
+    check_targets([base], ["m"], ("srt", "txt"), kept.written())
+    # Another recording's transcript is not in the way by chance.
+    with pytest.raises(UsageError):
+        check_targets([base], ["n"], ("srt", "txt"), kept.written())
     assert write("srt", "txt") == [f"{base}.srt", f"{base}.txt"]
     Path(f"{base}.srt").write_text("mended by hand", encoding="utf-8")
     with pytest.raises(UsageError, match=r"a\.srt"):
@@ -453,14 +478,14 @@ def test_only_own_files_are_replaced(tmp_path: Path) -> None:
     write("srt", "txt", force=True)
     assert sorted(each.name for each in base.parent.iterdir()) == ["a.srt", "a.txt"]
     # Killed before the new one was written: what stands there is still ours.
-    kept.add_written({f"{base}.srt": "0" * 64})
+    kept.add_written("m", {f"{base}.srt": "0" * 64})
     write("srt")
 
 
 def test_a_link_to_nowhere_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "a.srt").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError):
-        check_targets([tmp_path / "a"], ("srt",), {})
+        check_targets([tmp_path / "a"], ["m"], ("srt",), {})
 
 
 # Cost

@@ -60,12 +60,12 @@ def test_a_digest_in_the_reference_counts_whatever_was_pushed(said: Said) -> Non
 @pytest.mark.parametrize(
     ("push", "validated"),
     [
-        (None, {"digests": {DIGEST: ENTRY}}),
-        ({"image": "someone/whisper-runpod:v2", "digest": DIGEST}, {"digests": {DIGEST: ENTRY}}),
-        ({"image": IMAGE, "digest": OTHER}, {"digests": {DIGEST: ENTRY}}),
-        ({"image": IMAGE, "digest": None}, {"digests": {DIGEST: ENTRY}}),
+        (None, {"digests": {DIGEST: {**ENTRY, "image": "another/name:v1"}}}),
+        ({"image": "someone/whisper-runpod:v2", "digest": DIGEST}, {"digests": {DIGEST: {**ENTRY, "image": "x:v2"}}}),
+        ({"image": IMAGE, "digest": OTHER}, {"digests": {}}),
+        ({"image": IMAGE, "digest": None}, {"digests": {}}),
         ({"image": IMAGE, "digest": "sha256:short"}, {"digests": {"sha256:short": ENTRY}}),
-        ({"image": "NOT AN IMAGE", "digest": DIGEST}, {"digests": {DIGEST: ENTRY}}),
+        ({"image": "NOT AN IMAGE", "digest": DIGEST}, {"digests": {DIGEST: {**ENTRY, "image": "x:v1"}}}),
         ({"image": IMAGE, "digest": DIGEST}, None),
         ({"image": IMAGE, "digest": DIGEST}, {"digests": {}}),
         ({"image": IMAGE, "digest": DIGEST}, {"digests": []}),
@@ -84,6 +84,19 @@ def test_an_image_that_is_not_known_to_have_run_is_warned_of_or_refused(said: Sa
         check_validated(said.run, IMAGE, required=True)
     assert (caught.value.code, caught.value.exit_code) == ("not_validated", 1)
     assert "ec2 run" in caught.value.hint
+
+
+@pytest.mark.parametrize("push", [None, {"image": IMAGE, "digest": OTHER}])
+def test_a_tag_that_was_tried_and_may_have_moved_is_told_with_its_digest(said: Said, push: Any) -> None:
+    said.put("validated", {"digests": {DIGEST: ENTRY, "nonsense": ENTRY}})
+    if push is not None:
+        said.put("push", push)
+    assert check_validated(said.run, IMAGE, required=False) is None
+    assert "not certain" in said.text and f"--image someone/whisper-runpod@{DIGEST}" in said.text
+    with pytest.raises(NotValidatedError) as caught:
+        check_validated(said.run, IMAGE, required=True)
+    assert f"@{DIGEST}" in caught.value.hint
+    assert check_validated(said.run, f"someone/whisper-runpod@{DIGEST}", required=True) == DIGEST
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff\xfe", '{"digests": ' + "[" * 5000])

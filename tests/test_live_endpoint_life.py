@@ -56,7 +56,7 @@ class Shell:
         """Its standard output; it must end with `code`."""
         out, err = process.communicate(timeout=DEADLINE_S)
         self.shown += out + err
-        assert process.returncode == code, f"{process.args} ended with {process.returncode}:\n{out}\n{err}"
+        assert process.returncode == code, f"{process.args!r} ended with {process.returncode}:\n{out}\n{err}"
         return out
 
     def __call__(self, *argv: str, code: int = 0) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from builder.errors import (
     AmbiguousError,
@@ -31,9 +33,11 @@ from builder.errors import (
 if TYPE_CHECKING:
     from builder.runtime import Runtime
 
-__all__ = ["Aws", "client"]
+__all__ = ["Aws", "client", "s3"]
 
 CONNECT_S, READ_S = 5, 30
+SEND_S = 120
+"""Of a part of 8 MB, beside others, over a slow line."""
 TRIES = 4
 """Of a call that may be repeated."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 8.0
@@ -60,9 +64,17 @@ _CAPACITY = {
 }
 _QUOTA = {"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"}
 _SLOW_DOWN = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException", "SlowDown"}
+_NO_NETWORK = {"VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"}
 _NOT_FOUND = {"ParameterNotFound", "InvalidKeyPair.NotFound", "InvalidGroup.NotFound"}
 _CONFLICT = {"DependencyViolation", "IncorrectInstanceState", "IncorrectState", "OperationNotPermitted"}
 _USAGE = {"InvalidInstanceType", "InvalidParameterValue", "InvalidAMIID.Malformed", "InvalidParameterCombination"}
+_REGION_HOSTS = (
+    re.compile(r"s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com"),
+    re.compile(r"s3\.([a-z0-9-]+)\.(?:backblazeb2|wasabisys)\.com"),
+    re.compile(r"([a-z0-9-]+)\.digitaloceanspaces\.com"),
+    re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io"),
+)
+"""Addresses of storage that tell its region."""
 _METADATA = ("iam-role", "container-role")
 """Providers of credentials that ask addresses of the machine this runs on."""
 
@@ -112,6 +124,64 @@ def client(run: Runtime, service: str, region: str | None = None) -> Any:
         )
     except (BotoCoreError, ValueError) as error:
         raise _local(error, run) from None
+
+
+def s3(run: Runtime) -> Any:
+    """A boto3 client for the storage of `BUCKET_*`, Amazon's or another's; its calls raise botocore's errors.
+
+    No credentials but those of `BUCKET_*` ever reach it. Raises NotAvailableError without boto3, UsageError for an
+    address that is none.
+    """
+    settings = run.settings
+    try:
+        from boto3.session import Session
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session as CoreSession
+    except ImportError:
+        raise NotAvailableError("boto3, which talks to storage, is not installed", hint=INSTALL) from None
+    core = CoreSession()
+    core.register_component("data_loader", _loader())
+    core.set_credentials(settings.bucket_key_id, settings.bucket_secret)
+    # Stores other than Amazon's refuse the checksums that newer versions add.
+    for name in ("request_checksum_calculation", "response_checksum_validation"):
+        core.set_config_variable(name, "when_required")
+    try:
+        url, region = _store(settings.bucket_url or "", settings.bucket_name or "")
+        return Session(botocore_session=core).client(
+            "s3",
+            region_name=region,
+            endpoint_url=url,
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "path"},
+                # urllib3 keeps the time for connecting as the limit for sending a body.
+                connect_timeout=SEND_S,
+                read_timeout=READ_S,
+                retries={"total_max_attempts": TRIES, "mode": "standard"},
+                user_agent_extra="whisper-runpod-builder",
+            ),
+        )
+    except (BotoCoreError, ValueError):
+        # Not what the library says: it quotes the address.
+        raise UsageError(
+            "BUCKET_ENDPOINT_URL: (hidden) is not allowed; legal: http(s)://host", hint="correct BUCKET_ENDPOINT_URL"
+        ) from None
+
+
+def _store(address: str, bucket: str) -> tuple[str, str]:
+    """A store's address without the bucket, and the region that requests to it are signed for. Raises ValueError."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("no address of a store")
+    host = host.removeprefix(f"{bucket.lower()}.")
+    if parts.path.strip("/") not in ("", bucket):
+        raise ValueError("no address of a store")
+    region = next((match[1] for pattern in _REGION_HOSTS if (match := pattern.fullmatch(host))), "us-east-1")
+    where = f"[{host}]" if ":" in host else host
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{where}{port}", region.upper() if host.endswith(".runpod.io") else region
 
 
 class Aws:
@@ -220,13 +290,16 @@ class _Refusal:
     def _kind(self) -> tuple[type[BuilderError], str]:
         code = self.code
         if code in _CREDENTIALS:
-            return AuthError, f"these AWS credentials are refused, or have expired: {LOGIN}"
+            why = "these AWS credentials are refused, or have expired, or the account has not enabled this region"
+            return AuthError, f"{why}: {LOGIN}"
         if code in _FORBIDDEN:
             return ForbiddenError, "allow this user or role the operation (IAM), or use another AWS_PROFILE"
         if code in _CAPACITY:
             if code in _QUOTA:
                 return CapacityError, "ask AWS for more (Service Quotas, EC2), or name another --type or --region"
             return CapacityError, "try another --type or --region, or without --spot"
+        if code in _NO_NETWORK:
+            return AwsError, "this region has no default network: aws ec2 create-default-vpc, or name another --region"
         if code in _SLOW_DOWN:
             return RateLimitedError, "try again in a minute"
         if code in _NOT_FOUND or code.endswith((".NotFound", "NotFoundException")):

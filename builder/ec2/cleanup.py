@@ -65,10 +65,12 @@ def _end_all(run: Runtime, aws: Aws, attempt: Attempt, plan: LaunchPlan, *, is_p
     if not attempt.is_doubtful or has_ended_machine:
         return f"ended {what}, nothing is left", ""
     _remember(run, attempt)
-    return (
-        f"ended {what}, but a machine named {attempt.name} may show late, and is billed then",
-        f"in a minute: {end_command(attempt.name)}",
+    late = (
+        f"a machine named {attempt.name} may show late, and is billed then"
+        if attempt.may_be_billed
+        else f"a key pair or security group named {attempt.name} may show late; neither is billed"
     )
+    return f"ended {what}, but {late}", f"in a minute: {end_command(attempt.name)}"
 
 
 def _target_of(attempt: Attempt) -> Target:
@@ -84,14 +86,15 @@ def _left(run: Runtime, attempt: Attempt, plan: LaunchPlan, ended: Ended, proble
     _remember(run, attempt)
     command = f"end it: {end_command(attempt.name)}"
     reasons = "; ".join(filter(None, (*dict.fromkeys(str(each) for each in ended.left.values()), problem)))
+    may_run = ", and a machine may be billed" if attempt.may_be_billed and attempt.machine is None else ""
     if not ended.left and (attempt.machine is None or attempt.machine in ended.gone):
-        return f"it is not certain that nothing of {attempt.name} exists ({reasons})", command
+        return f"it is not certain that nothing of {attempt.name} exists{may_run} ({reasons})", command
     names = [str(each) for each in ended.left]
     if attempt.machine is not None and attempt.machine not in ended.gone and str(attempt.machine) not in names:
         names.insert(0, str(attempt.machine))
     is_billed = any(name.startswith("ec2 instance") for name in names)
     cost = f" and is billed at ${plan.per_h:.2f}/h" if is_billed and plan.per_h else " and is billed" * is_billed
-    return f"{', '.join(names)} could not be ended{cost} ({reasons})", command
+    return f"{', '.join(names)} could not be ended{cost or may_run} ({reasons})", command
 
 
 def _remember(run: Runtime, attempt: Attempt) -> None:

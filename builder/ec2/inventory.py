@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from builder.ec2.prices import disk_per_h, on_demand_per_h
 from builder.ec2.resources import (
     DEADLINE_TAG,
-    ID_TAG,
     OVER_STATES,
     PRICE_TAG,
     Found,
@@ -66,12 +65,10 @@ def our_resources(run: Runtime) -> list[Ec2Resource]:
     aws = Aws(run)
     record = run.state.read(RECORD) or {}
     names = {str(record.get("name")), *run.state.pending("pending-ec2")}
-    others = [
-        each
-        for each in all_instances(aws)
-        if ID_TAG not in each.tags and _GPU_FAMILY.match(str(each.raw.get("InstanceType")))
-    ]
     ours = [each for each in find_ours(aws) if each.state not in OVER_STATES]
+    others = [
+        each for each in all_instances(aws) if each not in ours and _GPU_FAMILY.match(str(each.raw.get("InstanceType")))
+    ]
     return [_resource(aws.region, each, is_ours=each in ours, names=names) for each in [*ours, *others]]
 
 

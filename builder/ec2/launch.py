@@ -6,8 +6,10 @@ From the first create on, a failure, Ctrl-C or SIGTERM ends all that this launch
 
 from __future__ import annotations
 
+import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from builder.deploy.signals import Interrupts, interrupts
@@ -15,9 +17,10 @@ from builder.ec2 import kill_timer
 from builder.ec2.cleanup import PENDING, clean_up
 from builder.ec2.make import Attempt, deadline_of, instance_request, make_group, make_key, run_instance
 from builder.ec2.plan import LaunchPlan, LaunchWishes, make_plan
-from builder.ec2.resources import LOOKS_S, OVER_STATES, Ended, Found, find_instance, local_files
+from builder.ec2.resources import LOOKS_S, OVER_STATES, YOUNG_S, Ended, Found, find_instance, local_files
 from builder.ec2.terminate import RECORD, Target, end_command, end_name, forget
 from builder.errors import BuilderError, ConflictError
+from builder.instants import unix_s_of
 from builder.state import iso_time
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def launch(run: Runtime, wishes: LaunchWishes) -> dict[str, Any]:
     """Launch a machine; returns the document for --json. Raises what stopped it, saying what became of it all."""
     from builder.aws.session import Aws
 
-    with interrupts(run.console.note) as signals:
+    with interrupts(run.console.note) as signals, _alone(run, is_dry=wishes.dry_run):
         _check_records(run, is_dry=wishes.dry_run)
         aws = Aws(run, wishes.region)
         over = _recorded_and_over(run, is_dry=wishes.dry_run)
@@ -44,6 +47,40 @@ def launch(run: Runtime, wishes: LaunchWishes) -> dict[str, Any]:
         if over is not None:
             _tidy(run, over)
         return _carry_out(run, aws, plan, wishes, signals)
+
+
+@contextmanager
+def _alone(run: Runtime, *, is_dry: bool) -> Iterator[None]:
+    """One launch at a time in a folder: a second one would write its record over the first one's.
+
+    Raises ConflictError. A launch that cannot even make the lock's file goes on: it fails at its next file, or none.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        # No such locks on this system: two at once are the user's business.
+        is_dry = True
+    if is_dry:
+        yield
+        return
+    path = run.state.folder / "ec2.lock"
+    descriptor = None
+    try:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConflictError(
+                    "another ec2 launch is at work in this folder",
+                    hint="wait for it, then see: python -m builder ec2 status",
+                ) from None
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _check_records(run: Runtime, *, is_dry: bool) -> None:
@@ -73,11 +110,13 @@ def _recorded_and_over(run: Runtime, *, is_dry: bool) -> Target | None:
     machine_id, name = str(record.get("instance_id") or ""), str(record.get("name") or "")
     region = str(record.get("region") or run.settings.aws_region)
     machine = find_instance(Aws(run, region), machine_id) if machine_id else None
-    if machine is None or machine.state in OVER_STATES:
+    created_s = unix_s_of(str(record.get("created_at") or ""))
+    is_young = machine is None and created_s is not None and run.clock.unix_s() - created_s < YOUNG_S
+    if not is_young and (machine is None or machine.state in OVER_STATES):
         group_id = str(record.get("security_group_id") or "") or None
         return Target(name, region, machine_id or None, group_id, has_key=True)
     error = ConflictError(
-        f"machine {machine_id} ({name}) is there, {machine.state}",
+        f"machine {machine_id} ({name}) is there, {'pending' if machine is None else machine.state}",
         hint=f"use it: python -m builder ec2 wait; or end it: {end_command(name)}",
     )
     if not is_dry:
@@ -115,8 +154,8 @@ def _dry_document(plan: LaunchPlan) -> dict[str, Any]:
 
 
 def _question(plan: LaunchPlan) -> str:
-    cost = "at a price that is not known" if plan.per_h is None else f"at ${plan.per_h:.2f}/h"
-    most = "" if plan.worst_case is None else f", at most ${plan.worst_case:.2f}"
+    cost = "at a price that is not known" if plan.per_h is None else f"at about ${plan.per_h:.2f}/h"
+    most = "" if plan.worst_case is None else f", at most about ${plan.worst_case:.2f}"
     return f"Launch {plan.instance_type} in {plan.region} {cost}{most} in {plan.minutes} min?"
 
 
@@ -215,16 +254,20 @@ def show_plan(run: Runtime, plan: LaunchPlan) -> None:
     note(f"open to   {plan.network}, ports {', '.join(str(port) for port in plan.ports)}")
     note(f"price     {cost} ({plan.price.source}), ${plan.extras_per_h:.3f}/h for disk and address")
     if plan.worst_case is not None:
-        note(f"at most   ${plan.worst_case:.2f} in {plan.minutes} min")
+        note(f"at most   about ${plan.worst_case:.2f} in {plan.minutes} min, without traffic and tax")
     note(f"end       {plan.how_it_ends}")
 
 
 def show_launched(run: Runtime, document: dict[str, Any]) -> None:
     """The outcome."""
     if "machine" not in document:
+        run.console.line("Nothing was made. To launch it, leave --dry-run out.")
         return
     record = document["machine"]
     run.console.line(
         f"Launched {record['instance_id']} ({record['name']}), address {record['public_ip'] or 'to come'}."
     )
-    run.console.line(f"It ends by itself at {record['deadline']}. Next: python -m builder ec2 wait")
+    price = record["price_per_h"]
+    cost = "at a price that is not known" if price is None else f"at about ${price:.2f}/h"
+    run.console.line(f"It is billed {cost} and ends by itself at {record['deadline']}.")
+    run.console.line("Next: python -m builder ec2 wait")

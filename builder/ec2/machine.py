@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import ConflictError, InterruptError, NotFoundError, UsageError
+from builder.errors import ConflictError, InterruptError, NotFoundError, SshError, UsageError
 from builder.instants import duration_text, unix_s_of
 from builder.money.prices import dollars
 
@@ -23,6 +23,8 @@ STATE = "ec2"
 """The document's name."""
 TERMINATE = "python -m builder ec2 terminate"
 CHECK_ALL = "python -m builder check-all"
+AGAIN = "for more time: python -m builder ec2 terminate, then ec2 launch --max-minutes ..."
+LOOK = "look whether it did: python -m builder ec2 status"
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
@@ -53,9 +55,16 @@ class Machine:
         created_s = unix_s_of(self.created_at)
         return None if created_s is None else now_s - created_s
 
+    def is_over_time(self, now_s: float) -> bool:
+        """True after its deadline: it should be gone."""
+        ends_s = unix_s_of(self.deadline)
+        return ends_s is not None and now_s > ends_s
+
     def cost_line(self, now_s: float) -> str:
         """That it is billed, until when, and how to end it."""
         ends_s = unix_s_of(self.deadline)
+        if self.is_over_time(now_s):
+            return f"{self.instance_id} ({self.instance_type}) was to end by itself at {self.deadline}; {LOOK}"
         left = "" if ends_s is None else f", ends by itself in {duration_text(ends_s - now_s)}"
         return f"{self.instance_id} ({self.instance_type}) runs and is billed, {self.price}{left}; end it: {TERMINATE}"
 
@@ -108,9 +117,14 @@ def with_address(run: Runtime, machine: Machine, found: Mapping[str, Any] | None
 
 @contextmanager
 def told_if_interrupted(run: Runtime, machine: Machine) -> Iterator[None]:
-    """What is interrupted inside ends with a line that says what is still billed. Raises InterruptError."""
+    """What is interrupted inside ends with a line that says what is still billed; what fails after the machine's time
+    was up says that. Raises InterruptError, SshError."""
     try:
         yield
+    except SshError as error:
+        if not machine.is_over_time(run.clock.unix_s()):
+            raise
+        raise SshError(f"{error}; {machine.cost_line(run.clock.unix_s())}", hint=AGAIN) from None
     except KeyboardInterrupt:
         raise InterruptError(f"interrupted; {machine.cost_line(run.clock.unix_s())}", hint="") from None
 

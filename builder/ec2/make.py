@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from builder.deploy.create import DOUBTFUL
 from builder.ec2.resources import DEADLINE_TAG, ID_TAG, LOOKS_S, NAME_TAG, PRICE_TAG, Found, find_named, instance_of
 from builder.ec2.user_data import render
-from builder.errors import BuilderError, NotFoundError
+from builder.errors import AwsError, BuilderError, NotFoundError
 from builder.state import iso_time, write_private
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ MAX_TRIES = 3
 
 @dataclass
 class Attempt:
-    """One launch's traces. `is_doubtful`: a machine, group or key may exist that nobody has seen."""
+    """One launch's traces. `is_doubtful`: a machine, group or key may exist that nobody has seen.
+
+    `may_be_billed`: a machine was asked for; keys and groups cost nothing.
+    """
 
     name: str
     region: str
@@ -43,6 +46,7 @@ class Attempt:
     has_key: bool = False
     has_sent: bool = False
     is_doubtful: bool = False
+    may_be_billed: bool = False
 
     def sending(self, act: Callable[[], T]) -> T:
         """Do it, noticing that something was sent and whether it is known what came of it."""
@@ -80,14 +84,13 @@ def make_key(run: Runtime, aws: Aws, plan: LaunchPlan, attempt: Attempt, path: P
         try:
             material = str(attempt.sending(create)["KeyMaterial"])
             break
-        except DOUBTFUL as error:
-            if not left:
+        except (*DOUBTFUL, AwsError) as error:
+            if not left or (isinstance(error, AwsError) and not _is_double(error)):
                 raise
             run.console.note(f"{error}; making the key pair anew")
             # Its private half came with the answer that is lost.
             aws.call("DeleteKeyPair", again=True, KeyName=plan.name)
-            attempt.is_doubtful = False
-    attempt.has_key = True
+    attempt.has_key, attempt.is_doubtful = True, False
     run.redactor.add(material)
     write_private(path, material if material.endswith("\n") else material + "\n")
 
@@ -157,6 +160,7 @@ def instance_request(plan: LaunchPlan, attempt: Attempt) -> dict[str, Any]:
 def run_instance(run: Runtime, aws: Aws, plan: LaunchPlan, attempt: Attempt) -> Found:
     """The one machine of this launch (EC2 RunInstances). Raises what AWS raises."""
     request = instance_request(plan, attempt)
+    attempt.may_be_billed = True
 
     def create() -> Found:
         answer = _soon(run, lambda: aws.call("RunInstances", **request))
@@ -174,7 +178,9 @@ def _once(run: Runtime, aws: Aws, attempt: Attempt, create: Callable[[], Found],
             made = attempt.sending(create)
             attempt.is_doubtful = False
             return made
-        except DOUBTFUL as error:
+        except (*DOUBTFUL, AwsError) as error:
+            if isinstance(error, AwsError) and not _is_double(error):
+                raise
             run.console.note(f"{error}; looking for the {kind} of {attempt.name}")
             found = _look(run, aws, attempt.name, kind)
             if found is not None:
@@ -183,6 +189,11 @@ def _once(run: Runtime, aws: Aws, attempt: Attempt, create: Callable[[], Found],
             if not left:
                 raise
     raise AssertionError("the last try returns or raises")  # pragma: no cover
+
+
+def _is_double(error: AwsError) -> bool:
+    """True if there is one of that name: it is unique, so an earlier try of ours made it, and the lists lag."""
+    return ".Duplicate" in str(error)
 
 
 def _look(run: Runtime, aws: Aws, name: str, kind: str) -> Found | None:

@@ -5,6 +5,7 @@ Reads from AWS (STS, SSM, EC2's Describe operations); changes nothing.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,12 @@ def make_plan(run: Runtime, aws: Aws, wishes: LaunchWishes) -> LaunchPlan:
     _check_disk(wishes.disk_gb, image)
     price = spot_price(run, aws, instance_type) if wishes.spot else on_demand_per_h(instance_type, aws.region)
     _check_price(price, wishes.max_price, instance_type)
+    network = allowed_network(wishes.allow_cidr, allow_everyone=wishes.allow_everyone)
+    if ":" in network:
+        run.console.warn(
+            f"only {network} may reach the machine, and in AWS's default network it has an IPv4 address alone: "
+            "if that is so here, name your IPv4 address by --allow-cidr"
+        )
     ports = dict.fromkeys((22, run.settings.ws_port, run.settings.health_port))
     return LaunchPlan(
         name=unique_name(f"{wishes.name}-{aws.region}", run.clock.unix_s()),
@@ -143,7 +150,7 @@ def make_plan(run: Runtime, aws: Aws, wishes: LaunchWishes) -> LaunchPlan:
         instance_type=instance_type,
         image=image,
         minutes=minutes,
-        network=allowed_network(wishes.allow_cidr, allow_everyone=wishes.allow_everyone),
+        network=network,
         ports=tuple(ports),
         disk_gb=wishes.disk_gb,
         is_spot=wishes.spot,
@@ -238,6 +245,8 @@ def _check_disk(disk_gb: int, image: Image) -> None:
 def _check_price(price: Price, max_price: float | None, instance_type: str) -> None:
     if max_price is None:
         return
+    if not math.isfinite(max_price):
+        raise UsageError(f"--max-price {max_price} is not allowed; legal: 0.01 to 100")
     if price.per_h is None:
         raise BudgetError(
             f"{price.source}, and --max-price is ${max_price:g}/h", hint="leave --max-price out, or name another --type"

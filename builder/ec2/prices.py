@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["PRICES_DATE", "Price", "address_per_h", "disk_per_h", "on_demand_per_h", "spot_price"]
 
 PRICES_DATE = "2025-06"
-"""The month whose public list prices these follow: Linux, on demand, without tax. Nothing here asks AWS for newer ones."""
+"""The month whose public list prices these follow: Linux, on demand, without tax. Nothing asks AWS for newer ones, so
+all that is shown of them is an estimate."""
 PRICED_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 """Regions that have these prices; others cost up to half as much again."""
 ON_DEMAND: dict[str, float] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,12 +103,18 @@ def local_files(run: Runtime, name: str) -> tuple[Path, ...]:
 
 def find_named(aws: Aws, name: str) -> list[Found]:
     """Everything of this unique name that is there, in the order of ending. Raises what AWS raises."""
-    return sorted(_all_of(aws, f"tag:{NAME_TAG}", name), key=lambda each: ORDER.index(each.kind))
+    return _ours(_all_of(aws, f"tag:{NAME_TAG}", name))
 
 
 def find_ours(aws: Aws) -> list[Found]:
     """Everything of ours in the region, in the order of ending. Raises what AWS raises."""
-    return sorted(_all_of(aws, "tag-key", ID_TAG), key=lambda each: ORDER.index(each.kind))
+    return _ours(_all_of(aws, "tag-key", ID_TAG))
+
+
+def _ours(found: Iterable[Found]) -> list[Found]:
+    """Those with both tags, in the order of ending: others may use one of these words for things of their own."""
+    ours = [each for each in found if each.tags.get(ID_TAG) and each.tags.get(NAME_TAG)]
+    return sorted(ours, key=lambda each: ORDER.index(each.kind))
 
 
 def _all_of(aws: Aws, filter_name: str, value: str) -> Iterator[Found]:
@@ -231,7 +236,8 @@ def _until_terminated(run: Runtime, aws: Aws, machine: Found) -> None:
 
 
 def _delete(run: Runtime, aws: Aws, each: Found) -> None:
-    """Raises what AWS raises; what is gone already is fine."""
+    """Raises what AWS raises; what is gone already is fine, and what is young is asked for until it shows."""
+    looks_s = list(LOOKS_S) if each.is_young else []
     operation, key = {
         "security group": ("DeleteSecurityGroup", "GroupId"),
         "key pair": ("DeleteKeyPair", "KeyName"),
@@ -241,9 +247,12 @@ def _delete(run: Runtime, aws: Aws, each: Found) -> None:
     until_s = run.clock.monotonic_s() + GROUP_LIMIT_S
     while True:
         try:
-            with suppress(NotFoundError):
-                aws.call(operation, again=True, **{key: value})
+            aws.call(operation, again=True, **{key: value})
             return
+        except NotFoundError:
+            if not looks_s:
+                return
+            run.clock.sleep(looks_s.pop(0))
         except ConflictError:
             if each.kind == "key pair" or run.clock.monotonic_s() >= until_s:
                 raise

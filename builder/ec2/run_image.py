@@ -67,6 +67,11 @@ def run_image(run: Runtime, trial: Trial) -> dict[str, Any]:
             docker.pull(image)
         digest = docker.digest(image)
         checks = _try_image(run, docker, image, env, trial)
+        if docker.digest(image) != digest:
+            raise CheckFailedError(
+                f"{image} on {machine.instance_id} became another image while it was tried; nothing is recorded",
+                hint="again, and nothing else there meanwhile: python -m builder ec2 run",
+            )
         return _record(run, machine, image, digest, checks)
 
 
@@ -143,8 +148,10 @@ def _raise_if_failed(run: Runtime, docker: RemoteDocker, checks: list[Check]) ->
     for line in container_tail(docker.ssh) if said is None else said:
         run.console.warn(f"container: {line}")
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    machine, now_s = docker.ssh.machine, run.clock.unix_s()
+    billed = machine.cost_line(now_s) if machine.is_over_time(now_s) else "the machine is still billed"
     raise CheckFailedError(
-        f"{failed[0].name}: {failed[0].detail}{more}; nothing is recorded as tried, and the machine is still billed",
+        f"{failed[0].name}: {failed[0].detail}{more}; nothing is recorded as tried; {billed}",
         hint="see more: python -m builder ec2 logs; end the machine: python -m builder ec2 terminate",
     )
 

@@ -50,6 +50,11 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         "else trust it by removing {known_hosts}",
     ),
     (
+        r"System is going down|shut ?down.*not permitted to log in",
+        "its time is nearly up: in its last five minutes it lets nobody in",
+        "launch another: python -m builder ec2 terminate, then ec2 launch --max-minutes ...",
+    ),
+    (
         r"Permission denied",
         "it refuses our key",
         "is {key} the key it was launched with? While it boots this may happen: python -m builder ec2 wait",

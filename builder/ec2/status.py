@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from builder.ec2.resources import OVER_STATES, find_instance
+from builder.ec2.resources import OVER_STATES, YOUNG_S, find_instance
 from builder.ec2.terminate import RECORD, end_command
 from builder.errors import ConflictError, NotFoundError
 from builder.instants import duration_text, unix_s_of
@@ -47,9 +47,11 @@ def status_of(run: Runtime) -> dict[str, Any]:
 
 def _document(run: Runtime, record: dict[str, Any], machine: Found | None) -> dict[str, Any]:
     now_s = run.clock.unix_s()
-    state = "terminated" if machine is None else machine.state
-    is_over = state in OVER_STATES
     created_s, ends_s = unix_s_of(str(record.get("created_at"))), unix_s_of(str(record.get("deadline")))
+    # AWS may not show yet what it has just made.
+    is_young = created_s is not None and now_s - created_s < YOUNG_S
+    state = machine.state if machine is not None else "pending" if is_young else "terminated"
+    is_over = state in OVER_STATES
     price = record.get("price_per_h")
     price = float(price) if isinstance(price, (int, float)) else None
     # A machine that is over tells no more when it ended: at its deadline at the latest.

@@ -54,11 +54,12 @@ class Target:
     group_id: str | None = None
     has_key: bool = False
 
-    def known(self, machine: Found | None) -> list[Found]:
+    def known(self, machine: Found | None, *, is_young: bool = False) -> list[Found]:
         """What there is of it for certain, whatever the lists show yet."""
         found = [] if machine is None else [machine]
         if self.group_id:
-            found.append(Found("security group", self.group_id, self.name, "", {"GroupId": self.group_id}))
+            raw = {"GroupId": self.group_id}
+            found.append(Found("security group", self.group_id, self.name, "", raw, is_young))
         if self.has_key:
             found.append(Found("key pair", self.name, self.name, "", {"KeyName": self.name}))
         return found
@@ -91,7 +92,7 @@ def end_name(
             machine = Found("ec2 instance", target.instance_id, target.name, "pending")
         if machine is not None:
             machine = None if machine.state == "terminated" else replace(machine, is_young=is_young)
-    if known := target.known(machine):
+    if known := target.known(machine, is_young=is_young):
         end_found(run, aws, known, ended)
     for pause_s in (0.0, *(LOOKS_S if is_patient else LOOKS_S[:1])):
         if pause_s:
@@ -201,6 +202,11 @@ def _one_target(run: Runtime, aws_of: Any, given: str | None) -> Target:
             pending = sorted(run.state.pending("pending-ec2"))
             if len(pending) == 1:
                 return Target(pending[0], region_of(pending[0]) or run.settings.aws_region)
+            if pending:
+                raise NotFoundError(
+                    f"no EC2 machine is recorded here, but launches may have left {', '.join(pending)}",
+                    hint="end them: python -m builder ec2 terminate --all-mine",
+                )
             damaged = " (ec2.json is damaged)" if run.state.is_damaged(RECORD) else ""
             raise NotFoundError(
                 f"no EC2 machine is recorded here{damaged}",

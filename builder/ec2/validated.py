@@ -37,12 +37,36 @@ def check_validated(run: Runtime, image: str, *, required: bool) -> str | None:
             f"{image} was tried on a GPU ({found.get('instance_type', '?')}) at {found.get('at', '?')}: {checks}"
         )
         return digest
-    why = "its digest is not known here: it was not pushed from here" if digest is None else f"digest {digest[:19]}..."
-    text = f"{image} was never tried on a GPU ({why})"
+    text, hint = _why_not(run, image, digest)
     if required:
-        raise NotValidatedError(text)
-    run.console.warn(f"{text}; {NotValidatedError.default_hint}")
+        raise NotValidatedError(text, hint=hint)
+    run.console.warn(f"{text}; {hint}")
     return None
+
+
+def _why_not(run: Runtime, image: str, digest: str | None) -> tuple[str, str]:
+    """That it was not tried, and what to do: a tag that was tried may lead elsewhere by now, its digest cannot."""
+    tried = [
+        name
+        for name, each in _digests(run).items()
+        if isinstance(each, Mapping) and each.get("image") == image and _is_digest(name)
+    ]
+    if tried and digest != tried[-1]:
+        moved = "the last push from here has another digest" if digest else "no push from here says that it is the same"
+        repository = parse_reference(image).repository
+        return (
+            f"whether {image} was tried on a GPU is not certain: {tried[-1][:19]}... was, and {moved}",
+            f"deploy what was tried: --image {repository}@{tried[-1]}; or try it again: python -m builder ec2 run",
+        )
+    why = "its digest is not known here: it was not pushed from here" if digest is None else f"digest {digest[:19]}..."
+    return f"{image} was never tried on a GPU ({why})", NotValidatedError.default_hint
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        return parse_reference(f"x@{text}").digest is not None
+    except UsageError:
+        return False
 
 
 def digest_of(run: Runtime, image: str) -> str | None:
@@ -57,7 +81,7 @@ def digest_of(run: Runtime, image: str) -> str | None:
     digest = pushed.get("digest")
     try:
         is_same = str(parse_reference(str(pushed.get("image") or ""))) == str(reference)
-        return parse_reference(f"x@{digest}").digest if is_same and digest else None
+        return str(digest) if is_same and _is_digest(str(digest)) else None
     except UsageError:
         # Written by hand, or damaged.
         return None

@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from builder.instants import duration_text
 from builder.transcribe.report import Row, cost_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.transcribe.inputs import Source
-    from builder.transcribe.ledger import Ledger, WorkerTime
+    from builder.transcribe.ledger import Ledger, Part, WorkerTime
     from builder.transcribe.parts import Item
 
 __all__ = ["Job", "progress_text"]
 
-BAR = 20
+BAR = 16
+"""Fits into 80 columns with all else."""
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Job:
     base: Path
     item: Item
     outputs: tuple[str, ...] = ()
+    remembered: bool = False
+    """All of it was transcribed before this run."""
 
     @property
     def ledger(self) -> Ledger:
@@ -48,12 +52,11 @@ class Job:
     @property
     def done_s(self) -> float:
         """Seconds of sound that have a result."""
-        total = 0.0
-        for part in self.ledger.parts:
-            end_s = self.ledger.duration_s if part.end_s is None else part.end_s
-            if part.state == "done" and end_s is not None:
-                total += end_s - part.start_s
-        return total
+        return self._seconds_of([part for part in self.ledger.parts if part.state == "done"])
+
+    def _seconds_of(self, parts: Sequence[Part]) -> float:
+        ends_s = [self.ledger.duration_s if part.end_s is None else part.end_s for part in parts]
+        return sum(end_s - part.start_s for part, end_s in zip(parts, ends_s, strict=True) if end_s is not None)
 
     def plan(self, formats: Sequence[str]) -> dict[str, Any]:
         """What would become of it, for --dry-run."""
@@ -61,7 +64,7 @@ class Job:
             "input": self.source.shown,
             "way": self.ledger.way,
             "audio_s": self.ledger.duration_s,
-            "remembered": self.ledger.is_complete,
+            "remembered": self.remembered,
             "outputs": [str(self.base.with_name(f"{self.base.name}.{name}")) for name in formats],
             "error": self.item.error,
         }
@@ -69,17 +72,33 @@ class Job:
     def row(self, new_times: list[WorkerTime], prices_per_h: Mapping[str, float]) -> Row:
         """What became of it; `new_times` are those of this run."""
         item = self.item
+        new = {id(each) for each in new_times}
+        asked = [part for part in self.ledger.parts if part.state == "done" and new & {id(each) for each in part.times}]
         took_s = None if item.began_s is None or item.ended_s is None else item.ended_s - item.began_s
         status = "failed" if item.error is not None else "done" if item.ended_s is not None else "unfinished"
         cost = cost_of(new_times, prices_per_h)
-        shown, ledger = self.source.shown, self.ledger
-        return Row(shown, status, ledger.way, self.outputs, ledger.duration_s, took_s, cost, item.error)
+        return Row(
+            self.source.shown,
+            status,
+            self.ledger.way,
+            self.outputs,
+            self.ledger.duration_s,
+            took_s,
+            cost,
+            item.error,
+            self.remembered,
+            self._seconds_of(asked),
+        )
 
 
 def progress_text(jobs: Sequence[Job]) -> str:
     """How far all are, on one line: a bar, recordings, minutes."""
     n_over = sum(job.item.ended_s is not None or job.item.error is not None for job in jobs)
-    all_s, done_s = sum(job.ledger.duration_s or 0.0 for job in jobs), sum(job.done_s for job in jobs)
-    n_filled = round(BAR * (done_s / all_s if all_s else n_over / len(jobs)))
-    minutes = f"{done_s / 60:.1f} of {all_s / 60:.1f} minutes of sound"
-    return f"[{'#' * n_filled}{'-' * (BAR - n_filled)}] {n_over} of {len(jobs)} recordings, {minutes}"
+    # Nothing is to be expected of those that failed.
+    lengths_s = [job.ledger.duration_s for job in jobs if job.item.error is None]
+    all_s = None if None in lengths_s else sum(length_s or 0.0 for length_s in lengths_s)
+    done_s = sum(job.done_s for job in jobs if job.item.error is None)
+    n_filled = int(BAR * (min(1.0, done_s / all_s) if all_s else n_over / len(jobs)))
+    sound = duration_text(done_s) if all_s is None else f"{duration_text(done_s)} of {duration_text(all_s)}"
+    bar = f"[{'#' * n_filled}{'-' * (BAR - n_filled)}]"
+    return f"{bar} {n_over} of {len(jobs)} recordings, {sound} of sound"

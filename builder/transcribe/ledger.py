@@ -3,6 +3,7 @@
 `artifacts/transcribe/KEY.json` is a recording: how it goes, its parts, their jobs; written before and after each step.
 `artifacts/transcribe/KEY/` holds pieces (NNNN.flac) and results (NNNN.result.json). KEY stands for the endpoint, the
 file (path, size, time) or URL, and the options of its jobs. `written.json` tells which transcripts were written here.
+What was of no use for KEPT_S is removed: results are transcripts, and pieces are large.
 
 Nothing secret is in these files: of a URL only what `inputs.shown_url` leaves, of stored objects their key alone.
 Files are replaced, never half written, and readable by their owner alone.
@@ -24,14 +25,16 @@ from typing import Any, Literal
 from builder.errors import ConflictError
 from builder.state import write_private
 
-__all__ = ["Ledger", "Ledgers", "Part", "PartState", "WorkerTime", "key_of"]
+__all__ = ["KEPT_S", "Ledger", "Ledgers", "Part", "PartState", "WorkerTime", "Written", "key_of"]
 
 VERSION = 1
+KEPT_S = 30 * 86_400.0
 KEY_CHARS = 24
 PartState = Literal["new", "submitting", "submitted", "done", "failed"]
 """`submitting` is written before a job is sent: found later, nobody knows whether it was."""
 _STATES = ("new", "submitting", "submitted", "done", "failed")
 _WAYS = ("url", "inline", "upload", "pieces")
+_KEPT = ("lock", "written.json")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class WorkerTime:
     worker_id: str | None
     gpu: str | None
     ms: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A transcript: the mark of its source, and digests of its last contents."""
+
+    mark: str
+    digests: tuple[str, ...]
 
 
 @dataclass
@@ -102,6 +113,7 @@ class Ledgers:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder = folder
         self._warn = warn
+        self._written: dict[str, Written] | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,6 +147,9 @@ class Ledgers:
             return Ledger(key, shown, endpoint_id)
         except (OSError, ValueError) as error:
             text = f"unreadable: {type(error).__name__}"
+        # It is of use: see `drop_old`.
+        with suppress(OSError):
+            os.utime(path)
         try:
             return _ledger(json.loads(text), key, shown, endpoint_id)
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -177,29 +192,44 @@ class Ledgers:
                 with suppress(OSError):
                     (self.folder / ledger.key / part.file).unlink()
 
-    def forget(self, ledger: Ledger) -> None:
-        """Remove all that is remembered of it."""
+    def drop_old(self, now_s: float) -> None:
+        """Remove what no run asked for in the last KEPT_S; jobs and their results at RunPod are gone for long."""
         with suppress(OSError):
-            self._path(ledger.key).unlink()
-        shutil.rmtree(self.folder / ledger.key, ignore_errors=True)
+            for path in list(self.folder.iterdir()):
+                # The folder of a ledger goes with it.
+                is_beside = path.is_dir() and self._path(path.name).exists()
+                if path.name in _KEPT or is_beside or now_s - path.lstat().st_mtime < KEPT_S:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+                    shutil.rmtree(self.folder / path.stem, ignore_errors=True)
 
-    def written(self) -> dict[str, list[str]]:
-        """Transcripts that were, or were about to be, written here: path, and digests of the last contents."""
-        try:
-            document = json.loads((self.folder / "written.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        if not isinstance(document, dict):
-            return {}
-        return {str(path): list(map(str, each)) for path, each in document.items() if isinstance(each, list)}
+    def written(self) -> Mapping[str, Written]:
+        """Transcripts that were, or were about to be, written here, by their paths."""
+        if self._written is None:
+            try:
+                document = json.loads((self.folder / "written.json").read_text(encoding="utf-8"))
+                self._written = {
+                    str(path): Written(str(each["mark"]), tuple(map(str, each["digests"])))
+                    for path, each in document.items()
+                    if os.path.lexists(path)
+                }
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                self._written = {}
+        return self._written
 
-    def add_written(self, more: Mapping[str, str]) -> None:
-        """Remember transcripts, before they are written: what stands there already is ours as well."""
-        written = self.written()
+    def add_written(self, mark: str, more: Mapping[str, str]) -> None:
+        """Remember transcripts of a source, before they are written: what stands there already is ours as well."""
+        written = dict(self.written())
         for path, digest in more.items():
-            kept = [each for each in written.get(path, []) if each != digest]
-            written[path] = [*kept[-1:], digest]
-        write_private(self.folder / "written.json", json.dumps(written, indent=0) + "\n")
+            before = written.get(path)
+            kept = [] if before is None or before.mark != mark else [each for each in before.digests if each != digest]
+            written[path] = Written(mark, (*kept[-1:], digest))
+        document = {path: dataclasses.asdict(each) for path, each in written.items()}
+        write_private(self.folder / "written.json", json.dumps(document, indent=0) + "\n")
+        self._written = written
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"

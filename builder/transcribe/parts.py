@@ -60,7 +60,7 @@ def reason_of(job: Job) -> str:
     if isinstance(said, (dict, list)):
         said = json.dumps(said)
     text = " ".join(str(said).split())[:MAX_ERROR_CHARS] if said else "no reason is given"
-    return text if job.status == "COMPLETED" else f"{job.status.lower()}: {text}"
+    return text if job.status in ("COMPLETED", "FAILED") else f"{job.status.lower().replace('_', ' ')}: {text}"
 
 
 def may_help(job: Job) -> bool:

@@ -69,9 +69,10 @@ class Wishes:
     recursive: bool = False
     out: str | None = None
     force: bool = False
+    again: bool = False
     endpoint: str | None = None
     jobs: int | None = None
-    per_worker: int = 1
+    per_worker: int = 2
     max_cost: float | None = None
     timeout_s: float = 3600.0
     yes: bool = False
@@ -155,6 +156,13 @@ class Estimate:
             return None
         return self.audio_s / 3600 * self.price_per_audio_h
 
+    @property
+    def not_known(self) -> str | None:
+        """Why there are no dollars."""
+        if self.dollars is not None:
+            return None
+        return "a URL's length is not known" if self.n_unknown else "the price or the model's speed is not known"
+
     def document(self) -> dict[str, Any]:
         """For --json."""
         return {
@@ -163,6 +171,7 @@ class Estimate:
             "gpu": self.gpu,
             "price_per_audio_hour": self.price_per_audio_h,
             "dollars": self.dollars,
+            "not_known": self.not_known,
             "basis": f"{LABEL}, for the dearest GPU of the endpoint's pools, busy all the time; without cold starts",
         }
 
@@ -194,8 +203,7 @@ def check_budget(found: Estimate, max_cost: float | None) -> None:
     if max_cost is None:
         return
     if found.dollars is None:
-        why = "a URL's length is not known" if found.n_unknown else "the price or the model's speed is not known"
-        raise BudgetError(f"--max-cost: the cost cannot be estimated: {why}", hint="leave --max-cost out")
+        raise BudgetError(f"--max-cost: the cost cannot be estimated: {found.not_known}", hint="leave --max-cost out")
     if found.dollars > max_cost:
         raise BudgetError(
             f"--max-cost: about ${found.dollars:.4f} ({LABEL}) is above ${max_cost:.4f}",

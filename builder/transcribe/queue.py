@@ -16,6 +16,7 @@ What becomes of a part (RunPod job API):
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_SUBMITS", "MAX_TROUBLES", "JobQueue"]
 
-FIRST_POLL_S, SLOWER, SLOWEST_POLL_S = 1.0, 1.5, 10.0
+FIRST_POLL_S, SLOWER = 1.0, 1.5
+SLOWEST_POLL_S, POLLS_PER_S, MOST_POLL_S = 2.0, 5, 10.0
+"""A job is looked at every SLOWEST_POLL_S in the end, or so that all together are POLLS_PER_S, up to MOST_POLL_S."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0
 MAX_TROUBLES = 10
 """Requests in a row that found nobody, or were refused for being too many: minutes of trying."""
 MAX_SUBMITS = 3
 STALLED_S = 60.0
+LEAST_SLEEP_S = 0.05
 SEEN_S = 120.0
 """A job that was seen so lately did not end and get forgotten since."""
 _PASSING = (RateLimitedError, NetworkError, ServerFaultError, BadAnswerError)
@@ -121,20 +125,21 @@ class JobQueue:
                 self._sleep()
 
     def cancel_all(self) -> int:
-        """Stop the jobs that run; returns how many were told so."""
-        n_told = 0
+        """Stop the jobs that run; returns how many were stopped. One that is done already is left to the next run."""
+        n_stopped = 0
         for each in list(self._running):
             try:
-                self._jobs.cancel(self._endpoint_id, str(each.part.job_id))
+                if self._jobs.cancel(self._endpoint_id, str(each.part.job_id)).status == "COMPLETED":
+                    continue
             except NotFoundError:
                 pass
             except BuilderError as error:
                 self._told.warn(f"job {each.part.job_id} was not cancelled: {error}")
                 continue
-            n_told += 1
+            n_stopped += 1
+            self._running.remove(each)
             self._set(each.item, each.part, state="new", job_id=None)
-        self._running.clear()
-        return n_told
+        return n_stopped
 
     @property
     def n_running(self) -> int:
@@ -178,7 +183,6 @@ class JobQueue:
             return
         if not item.ledger.parts and item.error is None:
             item.fail("nothing was to be sent")
-        item.ended_s = self._clock.monotonic_s()
         if item.error is None:
             try:
                 self._told.finish(item)
@@ -186,14 +190,16 @@ class JobQueue:
                 raise
             except BuilderError as error:
                 item.fail(str(error))
+        item.ended_s = self._clock.monotonic_s()
         self._told.settled()
 
     def _fail(self, item: Item, part: Part, text: str) -> None:
         where = "" if len(item.ledger.parts) == 1 else f"piece {part.index + 1} of {len(item.ledger.parts)}: "
         item.fail(where + text)
         self._set(item, part, state="failed", error=text[:MAX_ERROR_CHARS])
-        self._told.settled()
         self._end_if_over(item)
+        if item.ended_s is None:
+            self._told.settled()
 
     def _set(self, item: Item, part: Part, **changes: Any) -> None:
         for name, value in changes.items():
@@ -224,11 +230,17 @@ class JobQueue:
             except BuilderError as error:
                 self._not_submitted(item, part, error)
                 return
-            self._running.append(_Running(item, part, due_s=self._clock.monotonic_s() + FIRST_POLL_S))
-            sent_at = self._clock.unix_s()
-            self._set(item, part, state="submitted", job_id=job.id, submits=part.submits + 1, sent_at=sent_at)
             item.submitted[part.index] = item.submitted.get(part.index, 0) + 1
             self._troubles = 0
+            sent_at = self._clock.unix_s()
+            try:
+                self._set(item, part, state="submitted", job_id=job.id, submits=part.submits + 1, sent_at=sent_at)
+            except BuilderError:
+                # Nobody would find it again.
+                with suppress(BuilderError):
+                    self._jobs.cancel(self._endpoint_id, job.id)
+                raise
+            self._running.append(_Running(item, part, due_s=self._clock.monotonic_s() + FIRST_POLL_S))
 
     def _not_submitted(self, item: Item, part: Part, error: BuilderError) -> None:
         if isinstance(error, (AmbiguousError, ServerFaultError, BadAnswerError)):
@@ -280,7 +292,8 @@ class JobQueue:
             return False
         self._troubles = 0
         each.seen_at, each.status = self._clock.unix_s(), job.status
-        each.wait_s = min(SLOWEST_POLL_S, each.wait_s * SLOWER)
+        slowest_s = min(MOST_POLL_S, max(SLOWEST_POLL_S, len(self._running) / POLLS_PER_S))
+        each.wait_s = min(slowest_s, each.wait_s * SLOWER)
         each.due_s = self._clock.monotonic_s() + each.wait_s
         if job.is_over:
             self._ended(each, job)
@@ -305,11 +318,13 @@ class JobQueue:
         if job.execution_ms:
             part.times.append(WorkerTime(job.worker_id, self._told.gpu_of(job.worker_id), job.execution_ms))
         if job.status == "COMPLETED" and isinstance(job.output, dict) and "error" not in job.output:
-            self._running.remove(each)
+            # It counts as running until its result is safe.
             self._ledgers.put_result(item.ledger, part, job.output)
             self._set(item, part, state="done", error=None)
-            self._told.settled()
+            self._running.remove(each)
             self._end_if_over(item)
+            if item.ended_s is None:
+                self._told.settled()
             return
         text = reason_of(job)
         if job.status in ("FAILED", "TIMED_OUT") and not part.retried and may_help(job):
@@ -353,4 +368,5 @@ class JobQueue:
         if self._free_at_s > now_s and (self._troubles or not self._running):
             until_s = max(until_s, self._free_at_s) if self._troubles else self._free_at_s
         if until_s > now_s:
-            self._clock.sleep(until_s - now_s)
+            # Clocks are not exact: a sleep of nearly nothing might come again and again.
+            self._clock.sleep(max(LEAST_SLEEP_S, until_s - now_s))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from builder.transcribe.ledger import WorkerTime
     from builder.transcribe.plan import Estimate
 
-__all__ = ["Cost", "Row", "cost_of", "document_of", "lines_of"]
+__all__ = ["Cost", "Row", "about", "cost_of", "document_of", "lines_of", "money"]
+
+LEAST_SHOWN = 0.0001
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Row:
     seconds: float | None
     cost: Cost
     error: str | None = None
+    remembered: bool = False
+    asked_s: float = 0.0
+    """Seconds of sound whose result came in this run."""
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -49,6 +54,7 @@ class Row:
             "way": self.way,
             "outputs": list(self.outputs),
             "audio_s": self.audio_s,
+            "remembered": self.remembered,
             "seconds": None if self.seconds is None else round(self.seconds, 1),
             "cost": _rounded(self.cost.dollars),
             "worker_s": round(self.cost.worker_s, 3),
@@ -73,6 +79,7 @@ def cost_of(times: Iterable[WorkerTime], prices_per_h: Mapping[str, float]) -> C
 def document_of(rows: Sequence[Row], endpoint_id: str, estimate: Estimate, total: Cost, lost: int) -> dict[str, Any]:
     """The verb's JSON document."""
     audio_s = sum(row.audio_s or 0.0 for row in rows if row.status == "done")
+    asked_s = sum(row.asked_s for row in rows)
     return {
         "endpoint_id": endpoint_id,
         "files": [row.document() for row in rows],
@@ -84,7 +91,7 @@ def document_of(rows: Sequence[Row], endpoint_id: str, estimate: Estimate, total
             "is_upper_bound": total.is_bound,
             "worker_s": round(total.worker_s, 3),
             "audio_s": round(audio_s, 1),
-            "audio_s_per_worker_s": round(audio_s / total.worker_s, 2) if total.worker_s else None,
+            "audio_s_per_worker_s": round(asked_s / total.worker_s, 2) if total.worker_s and asked_s else None,
         },
         "lost_submissions": lost,
     }
@@ -93,25 +100,39 @@ def document_of(rows: Sequence[Row], endpoint_id: str, estimate: Estimate, total
 def lines_of(document: Mapping[str, Any]) -> list[str]:
     """The document's sums, for people."""
     cost, estimate = document["cost"], document["estimate"]
-    n_files = len(document["files"])
+    n_remembered = sum(row["remembered"] for row in document["files"])
     speed = cost["audio_s_per_worker_s"]
     lines = [
-        f"{document['done']} of {n_files} recordings, {duration_text(cost['audio_s'])} of sound in "
-        f"{duration_text(cost['worker_s'])} of worker time" + (f": {speed:g} times as fast as speech" if speed else "")
+        f"{document['done']} of {len(document['files'])} recordings, {duration_text(cost['audio_s'])} of sound; "
+        f"{cost['worker_s']:.1f} s of worker time" + (f": {speed:.1f} times as fast as speech" if speed else "")
     ]
-    if cost["dollars"] is None:
+    if n_remembered:
+        lines.append(f"Transcribed before, and not sent again: {n_remembered} (--again sends them)")
+    if not cost["worker_s"]:
+        lines.append("Cost: $0.00, no job ran")
+    elif cost["dollars"] is None:
         lines.append("Cost: not known, the endpoint's GPUs have no price")
     else:
         bound = "at most " if cost["is_upper_bound"] else ""
-        guess = "no estimate" if estimate["dollars"] is None else f"estimated {dollars(estimate['dollars'])}"
-        lines.append(
-            f"Cost: {bound}{dollars(cost['dollars'])} for the jobs ({guess}); cold and idle seconds come on top"
-        )
+        why = estimate["not_known"]
+        guess = f"no estimate: {why}" if why else f"estimated before: {money(estimate['dollars'])}"
+        lines.append(f"Cost: {bound}{money(cost['dollars'])} for the jobs ({guess}); cold and idle seconds come on top")
     if document["lost_submissions"]:
         lines.append(
             f"{document['lost_submissions']} jobs may have run twice: the answers to their submission were lost"
         )
     return lines
+
+
+def money(amount: float) -> str:
+    """As `dollars`; what that would show as nothing is told from nothing."""
+    return dollars(amount) if amount == 0 or amount >= LEAST_SHOWN else f"less than ${LEAST_SHOWN:g}"
+
+
+def about(amount: float) -> str:
+    """An estimated amount."""
+    shown = money(amount)
+    return shown if amount < LEAST_SHOWN else f"about {shown}"
 
 
 def _rounded(amount: float | None) -> float | None:

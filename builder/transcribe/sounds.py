@@ -44,12 +44,13 @@ class Sounds:
     def prepare(self, ledger: Ledger, source: Source) -> None:
         """Give a recording its parts, cut or uploaded if they must be. Raises BuilderError."""
         path = source.path
+        parts = [Part(0, 0.0, ledger.duration_s)]
         if ledger.way == "pieces" and path is not None:
-            ledger.parts = self._cut(ledger, path)
-            return
-        if ledger.way == "upload" and path is not None:
+            parts = self._cut(ledger, path)
+        elif ledger.way == "upload" and path is not None:
             self._upload(ledger, path)
-        ledger.parts = [Part(0, 0.0, ledger.duration_s)]
+        _check_unchanged(source)
+        ledger.parts = parts
 
     def body(self, ledger: Ledger, source: Source, part: Part) -> dict[str, Any]:
         """A part's job. Raises BuilderError."""
@@ -107,9 +108,12 @@ class Sounds:
             if not path.exists():
                 self._cut_again(ledger, source)
         try:
-            return path.read_bytes()
+            sound = path.read_bytes()
         except OSError as error:
             raise JobFailedError(f"{path}: {error.strerror}") from None
+        if part.file is None:
+            _check_unchanged(source)
+        return sound
 
     def _cut_again(self, ledger: Ledger, source: Source) -> None:
         """Pieces that were removed come back as they were: the same file gives the same pieces."""
@@ -117,6 +121,18 @@ class Sounds:
         if found != [(part.file, part.start_s, part.end_s) for part in ledger.parts]:
             path = self._ledgers.folder / f"{ledger.key}.json"
             raise JobFailedError(f"its pieces are gone, and now it is cut elsewhere; remove {path} to begin again")
+
+
+def _check_unchanged(source: Source) -> None:
+    """Raises JobFailedError if the file is not what was looked at: what is remembered would be of another."""
+    if source.path is None:
+        return
+    try:
+        info = source.path.stat()
+    except OSError as error:
+        raise JobFailedError(f"{source.path}: {error.strerror}") from None
+    if (info.st_size, info.st_mtime_ns) != (source.n_bytes, source.modified_ns):
+        raise JobFailedError("the file was changed meanwhile; run the same command again once it is complete")
 
 
 def _path_of(source: Source) -> Path:

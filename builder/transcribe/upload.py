@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from builder.errors import AwsError, BuilderError, NotAvailableError
+from builder.errors import AwsError, BuilderError
 from builder.transcribe.inputs import secrets_of
 from builder.transcribe.plan import LINK_VALID_S
 
@@ -32,13 +32,10 @@ def has_store(settings: Settings) -> bool:
 
 
 def s3_client(run: Runtime) -> Any:
-    """A client for the storage of BUCKET_*. Raises NotAvailableError without boto3."""
-    from builder.aws import session
+    """A client for the storage of BUCKET_*. Raises NotAvailableError without boto3, UsageError."""
+    from builder.aws.session import s3
 
-    make = getattr(session, "s3", None)
-    if make is None:
-        raise NotAvailableError("this version cannot use storage", hint="unset BUCKET_ENDPOINT_URL: pieces do without")
-    return make(run)
+    return s3(run)
 
 
 class Store:

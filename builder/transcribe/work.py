@@ -6,37 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import (
-    BuilderError,
-    EndpointFailedError,
-    InterruptError,
-    JobFailedError,
-    UsageError,
-)
-from builder.instants import duration_text
-from builder.money.prices import dollars
+from builder.errors import BuilderError, InterruptError, JobFailedError
 from builder.transcribe.inputs import find_sources, secrets_of
 from builder.transcribe.jobs import Job, progress_text
-from builder.transcribe.ledger import Ledgers, key_of
+from builder.transcribe.ledger import Ledgers
+from builder.transcribe.look import check_endpoint, guess_of, jobs_of, look, question
 from builder.transcribe.parts import Item, Told
-from builder.transcribe.plan import (
-    Estimate,
-    Wishes,
-    check_budget,
-    choose_way,
-    estimate,
-    file_room_bytes,
-    job_options,
-    policy,
-    pool_gpus,
-)
+from builder.transcribe.plan import Estimate, Wishes, check_budget, file_room_bytes, job_options, policy, pool_gpus
 from builder.transcribe.queue import JobQueue
 from builder.transcribe.report import cost_of, document_of
 from builder.transcribe.sounds import Sounds
-from builder.transcribe.write import check_targets, target_bases, write_all
+from builder.transcribe.write import check_folders, check_targets, target_bases, write_all
 
 if TYPE_CHECKING:
-    from builder.api.models import GpuType
     from builder.api.models_serverless import Endpoint
     from builder.console import Task
     from builder.runtime import Runtime
@@ -68,34 +50,22 @@ def transcribe(run: Runtime, given: list[str], wishes: Wishes, store: Store | No
         if "://" in text[:16]:
             for secret in secrets_of(text):
                 run.redactor.add(secret)
-    sources = find_sources(given, run.folder, recursive=wishes.recursive)
+    sources = find_sources(given, run.folder, recursive=wishes.recursive, warn=run.console.warn)
     endpoint = run.api.get_endpoint(chosen_endpoint_id(run, wishes.endpoint))
-    _check_endpoint(endpoint)
+    check_endpoint(endpoint)
     ledgers = Ledgers(run.state.folder / "transcribe", run.console.warn)
-    out = None if wishes.out is None else run.folder / Path(wishes.out).expanduser()
+    out = None if wishes.out is None else (run.folder / Path(wishes.out).expanduser()).resolve()
     bases = target_bases(sources, out)
     with ledgers.locked():
+        check_folders(bases)
         if not wishes.force:
-            check_targets(bases, wishes.formats, ledgers.written())
-        jobs = [
-            Job(each, base, Item(ledgers.load(key_of(each.identity, endpoint.id, options), each.shown, endpoint.id)))
-            for each, base in zip(sources, bases, strict=True)
-        ]
+            check_targets(bases, [each.mark for each in sources], wishes.formats, ledgers.written())
+        jobs = jobs_of(sources, bases, endpoint.id, options, ledgers, again=wishes.again)
+        if not wishes.dry_run:
+            # Those of this run were just used, and are young.
+            ledgers.drop_old(run.clock.unix_s())
         work = _Work(run, wishes, endpoint, ledgers, jobs, options, store)
         return work.carry_out()
-
-
-def _check_endpoint(endpoint: Endpoint) -> None:
-    if endpoint.type != "QUEUE":
-        raise UsageError(
-            f"endpoint {endpoint.id} is a {endpoint.type.lower().replace('_', ' ')}: it takes no jobs",
-            hint="name one with a queue: --endpoint ID, or deploy one: python -m builder deploy endpoint",
-        )
-    if endpoint.max_workers == 0:
-        raise EndpointFailedError(
-            f"endpoint {endpoint.id} may have no worker: jobs would wait for ever",
-            hint=f"python -m builder endpoint scale {endpoint.id} --max 3",
-        )
 
 
 @dataclass
@@ -116,6 +86,7 @@ class _Work:
     def carry_out(self) -> Transcribed:
         """Everything, under the lock."""
         from builder.api.jobs import MAX_RUN_BYTES
+        from builder.transcribe.upload import has_store
 
         self.by_item = {id(job.item): job for job in self.jobs}
         room_bytes = file_room_bytes(self.options, MAX_RUN_BYTES)
@@ -127,73 +98,28 @@ class _Work:
             timeout_s=self.wishes.timeout_s,
             store=self.store,
         )
-        self._look(room_bytes)
+        store = self.store is not None or has_store(self.run.settings)
+        look(self.run, self.ledgers, self.jobs, room_bytes, has_store=store, keep=not self.wishes.dry_run)
         catalog = self.run.api.gpu_types(product="SERVERLESS")
-        guess = self._estimate(catalog)
+        guess = guess_of(self.jobs, self.wishes, self.endpoint, catalog)
         count = int((self.endpoint.gpu or {}).get("count") or 1)
         self.prices = {each.id: (each.price.serverless or 0.0) * count for each in pool_gpus(self.endpoint, catalog)}
         if self.wishes.dry_run:
             return Transcribed({"plan": self._plan(guess)})
         check_budget(guess, self.wishes.max_cost)
         if any(job.is_to_be_sent for job in self.jobs):
-            self.run.console.confirm(self._question(guess), yes=self.wishes.yes)
+            self.run.console.confirm(question(self.jobs, self.endpoint, guess), yes=self.wishes.yes)
         before = {id(each) for job in self.jobs for each in job.times}
         lost, problem = self._work()
         return self._report(guess, before, lost, problem)
 
     # Before
 
-    def _look(self, room_bytes: int) -> None:
-        """How long each recording is, and how it goes; one that cannot be read fails, the others go on."""
-        from builder.transcribe.upload import has_store
-
-        with_store = self.store is not None or has_store(self.run.settings)
-        for job in self.jobs:
-            if not job.ledger.parts and job.source.path is None:
-                job.ledger.way = "url"
-        fresh = [job for job in self.jobs if not job.ledger.parts and job.source.path is not None]
-        self._probe([job for job in fresh if job.ledger.duration_s is None])
-        for job in fresh:
-            length_s = job.ledger.duration_s
-            if length_s is not None:
-                n_bytes = job.source.n_bytes
-                job.ledger.way = choose_way(n_bytes, length_s, room_bytes=room_bytes, has_store=with_store)
-
-    def _probe(self, jobs: list[Job]) -> None:
-        from builder.transcribe.prepare import probe_files
-
-        if not jobs:
-            return
-        with self.run.console.task("looking at recordings") as task:
-            task.update(f"{len(jobs)} files")
-            paths = [job.source.path for job in jobs if job.source.path is not None]
-            found = probe_files(paths, self.run.environ)
-        for job, each in zip(jobs, found, strict=True):
-            if isinstance(each, BuilderError):
-                job.item.fail(str(each))
-                continue
-            job.ledger.duration_s = each.duration_s
-            if not self.wishes.dry_run:
-                self.ledgers.save(job.ledger)
-
-    def _estimate(self, catalog: list[GpuType]) -> Estimate:
-        left = [job.ledger.left_s for job in self.jobs if job.item.error is None and not job.ledger.is_complete]
-        model = self.wishes.model or self.endpoint.env.get("WHISPER_MODEL")
-        return estimate(left, self.endpoint, catalog, model)
-
     def _plan(self, guess: Estimate) -> dict[str, Any]:
         files = [job.plan(self.wishes.formats) for job in self.jobs]
         return {"endpoint_id": self.endpoint.id, "jobs_at_a_time": self._most, "files": files} | {
             "estimate": guess.document()
         }
-
-    def _question(self, guess: Estimate) -> str:
-        n_jobs = sum(job.is_to_be_sent for job in self.jobs)
-        cost = "at a cost that is not known" if guess.dollars is None else f"for about {dollars(guess.dollars)}"
-        return (
-            f"Transcribe {n_jobs} recordings ({duration_text(guess.audio_s)} of sound) at {self.endpoint.id} {cost} "
-            "(estimate, without cold starts)?"
-        )
 
     @property
     def _most(self) -> int:
@@ -219,22 +145,22 @@ class _Work:
         problem: BuilderError | None = None
         with self.run.console.task("transcribing") as task:
             self.task = task
+            self._settled()
             try:
                 queue.work([job.item for job in self.jobs if job.item.error is None])
             except KeyboardInterrupt:
                 problem = self._interrupted(queue)
             except BuilderError as error:
                 if queue.n_running:
-                    self.run.console.warn(f"{queue.n_running} jobs run on, and are paid for; {RESUME}")
+                    self.run.console.warn(f"{_run_on(queue)}; {RESUME}")
                 problem = error
         return queue.lost, problem
 
     def _interrupted(self, queue: JobQueue) -> BuilderError:
         if self.wishes.cancel_on_interrupt and queue.n_running:
             n_running, n_cancelled = queue.n_running, queue.cancel_all()
-            return InterruptError(f"interrupted; {n_cancelled} of {n_running} running jobs were cancelled", hint=RESUME)
-        running = f"; {queue.n_running} jobs run on, and are paid for" if queue.n_running else ""
-        return InterruptError(f"interrupted{running}", hint=RESUME)
+            return InterruptError(f"interrupted; {n_cancelled} of {n_running} jobs were cancelled", hint=RESUME)
+        return InterruptError(f"interrupted; {_run_on(queue)}" if queue.n_running else "interrupted", hint=RESUME)
 
     def _job_of(self, item: Item) -> Job:
         return self.by_item[id(item)]
@@ -259,6 +185,7 @@ class _Work:
             self.run.console.note(f"{ledger.shown}: {warning}")
         written = write_all(
             job.base,
+            job.source.mark,
             self.wishes.formats,
             transcript,
             self.ledgers.written(),
@@ -292,9 +219,8 @@ class _Work:
 
     def _settled(self) -> None:
         """How far it is, on one line."""
-        if self.task is None:
-            return
-        self.task.update(progress_text(self.jobs))
+        if self.task is not None:
+            self.task.update(progress_text(self.jobs))
 
     # After
 
@@ -306,7 +232,14 @@ class _Work:
             first = next(row for row in rows if row.status == "failed")
             problem = JobFailedError(
                 f"{n_failed} of {len(rows)} recordings failed; the first: {first.shown}: {first.error}",
-                hint="the others are written; run the same command again to try these once more",
+                hint="the others are written; run the same command again to try these once more"
+                if n_failed < len(rows)
+                else "once that is mended, run the same command again",
             )
         total = cost_of([each for times in new for each in times], self.prices)
         return Transcribed(document_of(rows, self.endpoint.id, guess, total, lost), problem)
+
+
+def _run_on(queue: JobQueue) -> str:
+    n_jobs = queue.n_running
+    return "a job runs on, and is paid for" if n_jobs == 1 else f"{n_jobs} jobs run on, and are paid for"

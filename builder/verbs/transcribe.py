@@ -35,11 +35,14 @@ def transcribe(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders in folders too.")] = False,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Instead of beside each recording.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that were not written here.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send also what was transcribed before.")] = False,
     endpoint: Annotated[str | None, typer.Option(metavar="ID", help="Default: the one deployed last.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, max=500, help="Jobs at a time (default: one per worker there may be).")
+        int | None, typer.Option(min=1, max=500, help="Jobs at a time (default: two per worker there may be).")
     ] = None,
-    per_worker: Annotated[int, typer.Option(min=1, max=32, help="Jobs at a time per worker, without --jobs.")] = 1,
+    per_worker: Annotated[
+        int, typer.Option(min=1, max=32, help="Jobs at a time per worker, without --jobs; with 1, workers idle.")
+    ] = 2,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Refuse to pay more than this, $ (estimate).")] = None,
     timeout: Annotated[
         float, typer.Option(min=30, max=86_400, help="Seconds a job may take, waiting for a worker included.")
@@ -65,6 +68,7 @@ def transcribe(
         recursive=recursive,
         out=out,
         force=force,
+        again=again,
         endpoint=endpoint,
         jobs=jobs,
         per_worker=per_worker,
@@ -81,23 +85,35 @@ def transcribe(
 
 
 def _show(run: Runtime, document: dict[str, Any]) -> None:
-    from builder.transcribe.report import lines_of
+    from builder.transcribe.report import lines_of, money
 
     if "plan" in document:
         _show_plan(run, document["plan"])
         return
     rows = [
-        [row["status"], row["input"], row["audio_s"], row["seconds"], row["cost"], row["error"] or row["outputs"][:1]]
+        [
+            row["status"],
+            row["input"],
+            row["audio_s"],
+            row["seconds"],
+            None if row["cost"] is None else money(row["cost"]),
+            row["error"] or _transcripts(row["outputs"]),
+        ]
         for row in document["files"]
     ]
-    shown = [[*row[:-1], row[-1] if isinstance(row[-1], str) else ", ".join(row[-1])] for row in rows]
-    run.console.table(["status", "recording", "sound s>", "took s>", "$>", "transcript"], shown)
+    run.console.table(["status", "recording", "sound s>", "took s>", "cost>", "transcript"], rows)
     for line in lines_of(document):
         run.console.line(line)
 
 
+def _transcripts(outputs: list[str]) -> str:
+    """One line, whatever the names."""
+    more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+    return "".join(outputs[:1]).replace("\n", "\\n").replace("\t", "\\t") + more
+
+
 def _show_plan(run: Runtime, plan: dict[str, Any]) -> None:
-    from builder.money.prices import dollars
+    from builder.transcribe.report import about
 
     rows = [
         [row["input"], row["audio_s"], "remembered" if row["remembered"] else row["way"], row["error"]]
@@ -105,7 +121,7 @@ def _show_plan(run: Runtime, plan: dict[str, Any]) -> None:
     ]
     run.console.table(["recording", "sound s>", "goes as", "error"], rows)
     guess = plan["estimate"]
-    cost = "not known" if guess["dollars"] is None else f"about {dollars(guess['dollars'])}"
+    cost = f"not known: {guess['not_known']}" if guess["not_known"] else about(guess["dollars"])
     run.console.line(
         f"{plan['jobs_at_a_time']} jobs at a time at endpoint {plan['endpoint_id']}; cost {cost} ({guess['basis']})"
     )
