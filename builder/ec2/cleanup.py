@@ -79,7 +79,14 @@ def _target_of(attempt: Attempt) -> Target:
     if attempt.is_doubtful:
         # A machine may use the group: only the lists can tell the order.
         return Target(attempt.name, attempt.region)
-    return Target(attempt.name, attempt.region, None, attempt.group_id or None, has_key=attempt.has_key)
+    return Target(
+        attempt.name,
+        attempt.region,
+        None,
+        attempt.group_id or None,
+        has_key=attempt.has_key,
+        is_group_young=not attempt.has_shown_group,
+    )
 
 
 def _left(run: Runtime, attempt: Attempt, plan: LaunchPlan, ended: Ended, problem: str) -> tuple[str, str]:

@@ -47,6 +47,7 @@ class Attempt:
     has_sent: bool = False
     is_doubtful: bool = False
     may_be_billed: bool = False
+    has_shown_group: bool = False
 
     def sending(self, act: Callable[[], T]) -> T:
         """Do it, noticing that something was sent and whether it is known what came of it."""
@@ -127,6 +128,7 @@ def make_group(run: Runtime, aws: Aws, plan: LaunchPlan, attempt: Attempt) -> st
                 raise
 
     _soon(run, open_ports)
+    attempt.has_shown_group = True
     return group_id
 
 

@@ -237,7 +237,7 @@ def _until_terminated(run: Runtime, aws: Aws, machine: Found) -> None:
 
 def _delete(run: Runtime, aws: Aws, each: Found) -> None:
     """Raises what AWS raises; what is gone already is fine, and what is young is asked for until it shows."""
-    looks_s = list(LOOKS_S) if each.is_young else []
+    looks_s = list(LOOKS_S)
     operation, key = {
         "security group": ("DeleteSecurityGroup", "GroupId"),
         "key pair": ("DeleteKeyPair", "KeyName"),
@@ -250,8 +250,10 @@ def _delete(run: Runtime, aws: Aws, each: Found) -> None:
             aws.call(operation, again=True, **{key: value})
             return
         except NotFoundError:
-            if not looks_s:
+            if not each.is_young:
                 return
+            if not looks_s:
+                raise
             run.clock.sleep(looks_s.pop(0))
         except ConflictError:
             if each.kind == "key pair" or run.clock.monotonic_s() >= until_s:

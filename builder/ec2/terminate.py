@@ -45,7 +45,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,90}")
 class Target:
     """One launch to end: its unique name, its region, and what of it is known to exist.
 
-    A group may be named only together with its machine, or if it has none: it cannot go before.
+    A group may be named only together with its machine, or if it has none: it cannot go before. `is_group_young`: AWS
+    has not shown it yet, so that it is not found does not say that it is gone.
     """
 
     name: str
@@ -53,13 +54,14 @@ class Target:
     instance_id: str | None = None
     group_id: str | None = None
     has_key: bool = False
+    is_group_young: bool = False
 
-    def known(self, machine: Found | None, *, is_young: bool = False) -> list[Found]:
+    def known(self, machine: Found | None) -> list[Found]:
         """What there is of it for certain, whatever the lists show yet."""
         found = [] if machine is None else [machine]
         if self.group_id:
             raw = {"GroupId": self.group_id}
-            found.append(Found("security group", self.group_id, self.name, "", raw, is_young))
+            found.append(Found("security group", self.group_id, self.name, "", raw, self.is_group_young))
         if self.has_key:
             found.append(Found("key pair", self.name, self.name, "", {"KeyName": self.name}))
         return found
@@ -92,7 +94,7 @@ def end_name(
             machine = Found("ec2 instance", target.instance_id, target.name, "pending")
         if machine is not None:
             machine = None if machine.state == "terminated" else replace(machine, is_young=is_young)
-    if known := target.known(machine, is_young=is_young):
+    if known := target.known(machine):
         end_found(run, aws, known, ended)
     for pause_s in (0.0, *(LOOKS_S if is_patient else LOOKS_S[:1])):
         if pause_s:

@@ -29,9 +29,7 @@ def transcribe(
     language: Annotated[str | None, typer.Option(help="Code or English name (default: detect).")] = None,
     task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe",
     words: Annotated[bool, typer.Option("--words", help="Times of words, in json.")] = False,
-    extra: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE for the jobs' input; again for more.")
-    ] = None,
+    extra: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for jobs' input; again for more.")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders in folders too.")] = False,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Instead of beside each recording.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that were not written here.")] = False,
