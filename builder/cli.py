@@ -5,6 +5,7 @@ Verbs live in `builder.verbs`; their modules import nothing heavy at the top, so
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
@@ -101,6 +102,12 @@ def build_app() -> typer.Typer:
     return app
 
 
+@functools.cache
+def _command() -> Any:
+    """The parser; it holds nothing of a run, and making it takes as long as many a verb."""
+    return typer.main.get_command(build_app())
+
+
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     """Run a verb; returns the exit code. SIGTERM and SIGHUP end it as Ctrl-C does, so that it leaves nothing behind."""
     with interrupts(lambda text: None):
@@ -110,7 +117,7 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
 def _main(argv: Sequence[str] | None, world: World | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     world = world or World(os.environ, Path.cwd())
-    command = typer.main.get_command(build_app())
+    command = _command()
     try:
         result = command.main(arguments, prog_name="python -m builder", standalone_mode=False, obj=world)
     except typer.Abort:

@@ -267,4 +267,4 @@ class DiskFullError(BuilderError):
     """The local disk is full."""
 
     code = "no_space"
-    default_hint = "free some space (docker system prune removes what no container uses), then run the same command again"
+    default_hint = "free some space (docker system prune removes unused images), then run the same command again"

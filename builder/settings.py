@@ -122,7 +122,7 @@ ROWS: tuple[Row, ...] = (
     Row("AWS_SESSION_TOKEN", "aws_token", "secret", None, "its session token, if it is a temporary one"),
     Row("EC2_INSTANCE_TYPE", "ec2_type", "text", "g4dn.xlarge", "EC2 machine to validate on"),
     Row("EC2_AMI_ID", "ec2_ami", "text", None, "its image (default: AWS's newest with NVIDIA driver and docker)"),
-    Row("EC2_MAX_MINUTES", "ec2_max_minutes", "integer", 90, "minutes after which an EC2 machine ends", 5, 720),
+    Row("EC2_MAX_MINUTES", "ec2_max_minutes", "integer", 90, "minutes after which an EC2 machine ends", 10, 720),
     Row("RUNPOD_API_BASE", "api_base", "text", "https://api.runpod.io/v2", "REST API"),
     Row("RUNPOD_API_V1", "use_v1", "flag", False, "use REST v1, which RunPod retires, instead"),
     Row("RUNPOD_REST_V1_BASE", "v1_base", "text", "https://rest.runpod.io/v1", "REST API v1"),

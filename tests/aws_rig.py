@@ -6,7 +6,6 @@ RunInstances with a token that was used makes no second machine, and new machine
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
@@ -21,9 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-import typer
 
-from builder.cli import build_app
 from builder.runtime import Runtime
 from tests.builder_harness import Cli, Outcome
 from tests.fakes.runpod.clock import PlaneClock
@@ -353,8 +350,6 @@ class AwsRig:
 
 
 _AWS_SETTINGS = ("aws_region", "aws_profile", "aws_key_id", "aws_secret", "aws_token")
-_APP = functools.cache(build_app)
-_command = functools.cache(typer.main.get_command)
 
 _NO_INSTANCES = (
     b'<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r-1</requestId>'
@@ -402,9 +397,6 @@ def aws_rig(folder: Path, clock: PlaneClock | None = None, **environ: str) -> It
         # A real one would outlive the test and look for a real AWS.
         patch.setattr(kill_timer, "spawn", note_timer)
         patch.setattr(session, "client", client_once)
-        # The parser holds nothing of a run; making it anew for each costs as much as a launch.
-        patch.setattr("builder.cli.build_app", _APP)
-        patch.setattr("typer.main.get_command", _command)
         # In moto's place: it calls moto itself, or not.
         before, handlers[place] = handlers[place], ("before-send", rig)
         try:

@@ -122,7 +122,7 @@ def one_verb(failure: BaseException | None) -> typer.Typer:
 
 def test_an_error_is_a_line_with_a_hint_and_an_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     error = errors.BalanceError("the account has $0.02", request_id="r-1", status=402)
-    monkeypatch.setattr("builder.cli.build_app", lambda: one_verb(error))
+    monkeypatch.setattr("builder.cli._command", lambda: typer.main.get_command(one_verb(error)))
     plain = cli.run("fail")
     assert (plain.code, plain.out) == (10, "")
     assert plain.err == f"error: the account has $0.02 (request r-1)\n  {error.hint}\n"
@@ -138,12 +138,12 @@ def test_an_error_is_a_line_with_a_hint_and_an_exit_code(cli: Cli, monkeypatch: 
 
 
 def test_an_interrupted_verb_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.cli.build_app", lambda: one_verb(KeyboardInterrupt()))
+    monkeypatch.setattr("builder.cli._command", lambda: typer.main.get_command(one_verb(KeyboardInterrupt())))
     assert cli.run("fail").code == 130
 
 
 def test_results_go_to_stdout_as_text_or_as_one_document(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.cli.build_app", lambda: one_verb(None))
+    monkeypatch.setattr("builder.cli._command", lambda: typer.main.get_command(one_verb(None)))
     assert cli.run("fail", "--number", "2").out == "number 2\n"
     assert cli.run("fail", "--json").document == {"number": 1}
 
@@ -152,7 +152,7 @@ def test_results_go_to_stdout_as_text_or_as_one_document(cli: Cli, monkeypatch: 
 def test_wrong_usage_ends_with_2(
     argv: tuple[str, ...], cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("builder.cli.build_app", lambda: one_verb(None))
+    monkeypatch.setattr("builder.cli._command", lambda: typer.main.get_command(one_verb(None)))
     outcome = cli.run(*argv)
     assert outcome.code == 2
     shown = outcome.err + capsys.readouterr().err
@@ -305,7 +305,7 @@ def test_a_verb_that_is_asked_to_end_ends_as_by_ctrl_c(
 
     verb(app, "work")(work)
     verb(app, "other")(work)
-    monkeypatch.setattr("builder.cli.build_app", lambda: app)
+    monkeypatch.setattr("builder.cli._command", lambda: typer.main.get_command(app))
     # Whatever happens, it must not end the tests.
     signal.signal(number, handler)
     try:

@@ -151,7 +151,7 @@ def test_it_asks_with_price_and_worst_case(rig: AwsRig) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--max-minutes", "4"], 2, "5"),
+        (["--max-minutes", "9"], 2, "10"),
         (["--max-minutes", "721"], 2, "720"),
         (["--disk", "19"], 2, "20"),
         (["--disk", "1001"], 2, "1000"),
@@ -178,7 +178,7 @@ def test_bad_input_is_refused_before_anything_is_made(rig: AwsRig, options: list
 def test_limits_themselves_are_taken(rig: AwsRig) -> None:
     plan = rig.run("ec2", "launch", "--dry-run", "--json", "--allow-cidr", "203.0.113.7", "--max-price", "0.526")
     assert plan.code == 0, plan.err
-    for options in (["--max-minutes", "5", "--disk", "20"], ["--max-minutes", "720", "--disk", "1000"]):
+    for options in (["--max-minutes", "10", "--disk", "20"], ["--max-minutes", "720", "--disk", "1000"]):
         assert rig.launch("--dry-run", "--name", "a" * 30, *options).code == 0
 
 
@@ -473,7 +473,6 @@ def test_inventory_shows_ours_and_gpu_machines_of_others(rig: AwsRig) -> None:
     assert (ours.id, ours.recorded, ours.deadline) == (machine["instance_id"], True, machine["deadline"])
     assert ours.price_per_h == pytest.approx(machine["price_per_h"])
     assert (other.price_per_h, other.recorded) == (on_demand_per_h("g5.xlarge", REGION).per_h, False)
-    assert ours.command == f"python -m builder ec2 terminate {machine['name']} --yes"
     shutil.rmtree(rig.cli.folder / "artifacts")
     assert not any(each.recorded for each in our_resources(run_of(rig)))
 

@@ -61,6 +61,12 @@ def test_what_is_forgotten_at_ec2_is_told_with_the_command_that_ends_it(rig: Aws
     rig.assert_nothing_left()
 
 
+def test_a_machine_is_seen_though_the_region_was_changed_since(rig: AwsRig) -> None:
+    rig.launch()
+    rig.cli.environ["AWS_REGION"] = "us-west-2"
+    assert rows(rig)["ec2 instance"]["status"] == f"running ({REGION})"
+
+
 def test_nobody_without_aws_hears_of_it(plane: ControlPlane, tmp_path: Path) -> None:
     plane.reset()
     cli = Cli({**plane.environ(), "HOME": str(tmp_path)}, tmp_path, plane.clock)

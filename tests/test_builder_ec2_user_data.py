@@ -134,7 +134,7 @@ def test_what_fails_is_said_in_one_line_and_the_machine_still_ends(
 
 def test_where_shutdown_cannot_be_planned_a_timer_of_its_own_ends_the_machine(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    done = machine.boot("shutdown", minutes=5)
+    done = machine.boot("shutdown", minutes=MIN_MINUTES)
     assert done.returncode == 0, done.stderr
     # The stub of sleep returns at once.
     ends = time.monotonic() + 20

@@ -15,6 +15,7 @@ from builder.ec2.resources import (
     Kind,
     all_instances,
     find_ours,
+    region_of,
 )
 from builder.ec2.terminate import RECORD
 from builder.instants import unix_s_of
@@ -46,30 +47,30 @@ class Ec2Resource:
     is_ours: bool
     recorded: bool
 
-    @property
-    def command(self) -> str:
-        """What ends it."""
-        if not self.is_ours:
-            return f"aws ec2 terminate-instances --region {self.region} --instance-ids {self.id}"
-        return f"python -m builder ec2 terminate {self.name} --yes"
-
 
 def our_resources(run: Runtime) -> list[Ec2Resource]:
-    """All that is ours in the configured region, and GPU machines of others that are not over.
+    """All that is ours, and GPU machines of others that are not over, in the configured region and in those of what
+    is recorded or begun here.
 
     Machines that are over are left out. Raises AuthError without credentials, NotAvailableError without boto3, and
     what EC2's Describe operations raise.
     """
     from builder.aws.session import Aws
 
-    aws = Aws(run)
     record = run.state.read(RECORD) or {}
     names = {str(record.get("name")), *run.state.pending("pending-ec2")}
-    ours = [each for each in find_ours(aws) if each.state not in OVER_STATES]
-    others = [
-        each for each in all_instances(aws) if each not in ours and _GPU_FAMILY.match(str(each.raw.get("InstanceType")))
-    ]
-    return [_resource(aws.region, each, is_ours=each in ours, names=names) for each in [*ours, *others]]
+    regions = [run.settings.aws_region, str(record.get("region") or ""), *(region_of(name) or "" for name in names)]
+    found: list[Ec2Resource] = []
+    for region in dict.fromkeys(filter(None, regions)):
+        aws = Aws(run, region)
+        ours = [each for each in find_ours(aws) if each.state not in OVER_STATES]
+        others = [
+            each
+            for each in all_instances(aws)
+            if each not in ours and _GPU_FAMILY.match(str(each.raw.get("InstanceType")))
+        ]
+        found += [_resource(region, each, is_ours=each in ours, names=names) for each in [*ours, *others]]
+    return found
 
 
 def _resource(region: str, found: Found, *, is_ours: bool, names: set[str]) -> Ec2Resource:

@@ -15,7 +15,8 @@ __all__ = ["FAILED_FILE", "MAX_MINUTES", "MIN_MINUTES", "READY_FILE", "render"]
 READY_FILE = "/var/lib/builder/ready"
 FAILED_FILE = "/var/lib/builder/failed"
 """One of them appears on the machine; the second holds the reason in one line."""
-MIN_MINUTES, MAX_MINUTES = 5, 720
+MIN_MINUTES, MAX_MINUTES = 10, 720
+"""In the last five minutes before a shutdown nobody can log in."""
 
 SCRIPT = r"""#!/bin/bash
 # Prepares a machine to run a GPU container; written by the builder of whisper-runpod.

@@ -38,7 +38,7 @@ def launch(
     region: Annotated[str | None, typer.Option("--region", help="Instead of AWS_REGION.")] = None,
     max_minutes: Annotated[
         int | None,
-        typer.Option("--max-minutes", min=5, max=720, help="It ends after this time (default: EC2_MAX_MINUTES, 90)."),
+        typer.Option("--max-minutes", min=10, max=720, help="It ends after this time (default: EC2_MAX_MINUTES, 90)."),
     ] = None,
     allow_cidr: Annotated[
         str | None, typer.Option("--allow-cidr", help="Network that may reach it (default: your address alone).")
