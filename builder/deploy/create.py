@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CREATE_OVER_S",
     "DOUBTFUL",
+    "LAST_LOOKS_S",
+    "LOOKS_S",
     "Swept",
     "create_once",
     "delete_surely",
@@ -38,6 +40,8 @@ __all__ = [
 
 LOOKS_S = (0.5, 1.5, 3.0, 5.0)
 """Pauses between looks for a pod that may exist: ten seconds in all."""
+LAST_LOOKS_S = (10.0, 10.0)
+"""More of them once a deploy is done and a double may yet show: nobody waits for it but whoever pays."""
 MAX_TRIES = 3
 """Creates of one candidate while the API fails."""
 CREATE_OVER_S = 600.0
@@ -104,11 +108,13 @@ def sweep(
 ) -> Swept:
     """End every pod of this deploy but `keep`, and see that they are gone.
 
-    `is_patient`: look again for ten seconds, for those that the list does not show yet. Raises what listing raises.
+    `is_patient`: look again for ten seconds (thirty beside one that is kept), for those that the list does not show
+    yet. Raises what listing raises.
     """
     ended: dict[str, None] = {}
     left: dict[str, str] = {}
-    for pause_s in (0.0, *LOOKS_S) if is_patient else (0.0,):
+    looks_s = (*LOOKS_S, *(LAST_LOOKS_S if keep else ())) if is_patient else ()
+    for pause_s in (0.0, *looks_s):
         if pause_s:
             run.clock.sleep(pause_s)
         for pod in our_pods(run, name, builder_id):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from builder.deploy.create import CREATE_OVER_S, DOUBTFUL, LOOKS_S, MAX_TRIES
+from builder.deploy.create import CREATE_OVER_S, DOUBTFUL, LAST_LOOKS_S, LOOKS_S, MAX_TRIES
 from builder.deploy.pod_spec import BUILDER_ID
 from builder.endpoints.ending import delete_surely, remove_template
 from builder.errors import BuilderError
@@ -103,12 +103,14 @@ def create_endpoint_once(run: Runtime, spec: EndpointSpec, attempt: Attempt) -> 
 def sweep(run: Runtime, attempt: Attempt, *, keeps_made: bool = False, is_patient: bool = False) -> Swept:
     """End every endpoint and template of this deploy (but, with `keeps_made`, those it knows of), and see them gone.
 
-    `is_patient`: look again for ten seconds, for what the lists do not show yet. Raises what listing raises.
+    `is_patient`: look again for ten seconds (thirty beside what is kept), for what the lists do not show yet. Raises
+    what listing raises.
     """
     kept = {part.made.id for part in attempt.parts if part.made is not None} if keeps_made else set()
     ended: dict[str, None] = {}
     left: dict[str, str] = {}
-    for pause_s in (0.0, *LOOKS_S) if is_patient else (0.0,):
+    looks_s = (*LOOKS_S, *(LAST_LOOKS_S if keeps_made else ())) if is_patient else ()
+    for pause_s in (0.0, *looks_s):
         if pause_s:
             run.clock.sleep(pause_s)
         for endpoint in _endpoints(run, attempt):
