@@ -25,6 +25,7 @@ from engine.clock import MonotonicClock
 from engine.cores import usable_cores
 from engine.errors import EngineFailedError, EngineMemoryError, ModelUnavailableError, SttError
 from engine.logs import configure_logging
+from engine.start_times import StartTimes
 from engine.window_decode import decode_batch
 
 if TYPE_CHECKING:
@@ -65,11 +66,13 @@ def _set_up_logging(options: ChildOptions) -> None:
 
 def _load(options: ChildOptions) -> WhisperBackend:
     """Resolve, load and warm up; raises ConfigError or ModelUnavailableError."""
+    times = StartTimes(os.environ)
     # Here and not above: these take a second, and the ties to the parent must stand before.
     from engine.hub import HuggingFaceHub
     from engine.models import resolve_model
     from engine.whisper import WhisperBackend
 
+    times.mark("imports")
     resolved = resolve_model(options.model, environ=os.environ, hub=HuggingFaceHub())
     backend = WhisperBackend(
         resolved.path,
@@ -82,9 +85,12 @@ def _load(options: ChildOptions) -> WhisperBackend:
         window_pad_s=options.window_pad_s,
         revision=resolved.revision,
     )
+    times.mark("load")
     backend.warm_up()
+    times.mark("warm_up")
     info = backend.info
     _log.info("model %s is ready on %s (%s, from %s)", info.name, info.device, info.compute_type, resolved.origin)
+    _log.info("engine %s", times.as_json())
     return backend
 
 

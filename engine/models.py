@@ -8,16 +8,15 @@ demo: somebody who asked for a real model must not be served by a toy.
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from engine.errors import ModelUnavailableError
 from engine.model_files import find_problem
+from engine.places import VOLUMES, hub_cache_dir, is_ours, model_cache, temporary_cache, temporary_folder, volume_cache
 
 __all__ = [
     "DEMO_LANGUAGES",
@@ -72,11 +71,10 @@ class Places:
 
     runpod_cache: Path = Path("/runpod-volume/huggingface-cache/hub")
     """Where RunPod's hosts keep the model that an endpoint names (docs, "Cached models")."""
-    volumes: tuple[Path, ...] = (Path("/runpod-volume"), Path("/workspace"))
-    """Network volumes of serverless workers and of pods."""
+    volumes: tuple[Path, ...] = VOLUMES
     baked: Path = Path("/models")
     """Models inside the image, one directory per name; BAKED_MODELS_DIR in the environment overrides it."""
-    temporary: Path = Path(tempfile.gettempdir())
+    temporary: Path = field(default_factory=temporary_folder)
     """The last resort of a download."""
 
 
@@ -123,19 +121,6 @@ def resolve_model(name: str, *, environ: Mapping[str, str], hub: Hub, places: Pl
     if repo_id is None:
         raise ModelUnavailableError(_unknown(name, hub))
     return _search(name, repo_id, environ, hub, places or Places())
-
-
-def hub_cache_dir(environ: Mapping[str, str]) -> Path:
-    """The Hugging Face cache that an environment asks for (their docs, "Environment variables")."""
-    for variable, below in (
-        ("HF_HUB_CACHE", ""),
-        ("HUGGINGFACE_HUB_CACHE", ""),
-        ("HF_HOME", "hub"),
-        ("XDG_CACHE_HOME", "huggingface/hub"),
-    ):
-        if environ.get(variable):
-            return Path(environ[variable]).expanduser() / below
-    return Path(environ.get("HOME", "~")).expanduser() / ".cache/huggingface/hub"
 
 
 def _unknown(name: str, hub: Hub) -> str:
@@ -190,12 +175,12 @@ def _local_places(name: str, repo_id: str, environ: Mapping[str, str], places: P
         if volume.is_dir():
             for each in names:
                 yield _Place("the network volume", volume / "models" / each, is_cache=False)
-            yield _Place("the network volume", _volume_cache(volume), is_cache=True)
+            yield _Place("the network volume", volume_cache(volume), is_cache=True)
     baked = Path(environ.get("BAKED_MODELS_DIR") or places.baked)
     for each in names:
         yield _Place("the image", baked / each, is_cache=False)
-    temporary = _temporary_cache(places)
-    if _is_ours(temporary):
+    temporary = temporary_cache(places.temporary)
+    if is_ours(temporary):
         yield _Place("the temporary cache", temporary, is_cache=True)
 
 
@@ -204,44 +189,11 @@ def _download(repo_id: str, absent: str, environ: Mapping[str, str], hub: Hub, p
     offline = next((v for v in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(v, "").lower() in _TRUE), None)
     if offline is not None:
         raise ModelUnavailableError(f"{absent}; {offline}={environ[offline]} forbids the download; {_ADVICE}")
-    targets = [_volume_cache(volume) for volume in places.volumes if volume.is_dir()]
-    targets.append(hub_cache_dir(environ))
-    temporary = _temporary_cache(places)
-    target = next((path for path in targets if _is_writable(path)), None)
-    if target is None and _is_writable(temporary, mode=0o700) and _is_ours(temporary):
-        target = temporary
-    if target is None:
-        targets.append(temporary)
-        raise ModelUnavailableError(
-            f"{absent}; nowhere to download to: {', '.join(map(str, targets))} are not writable"
-        )
+    place = model_cache(environ, volumes=places.volumes, temporary=places.temporary)
+    target = place.hub
+    if not (place.is_writable and place.make()):
+        raise ModelUnavailableError(f"{absent}; nowhere to download to: {place.reason}")
     try:
         return hub.download(repo_id, target), target
     except HubError as error:
         raise ModelUnavailableError(f"{absent}; download into {target} failed: {error}; {_ADVICE}") from None
-
-
-def _volume_cache(volume: Path) -> Path:
-    return volume / "huggingface" / "hub"
-
-
-def _temporary_cache(places: Places) -> Path:
-    return places.temporary / f"whisper-models-{os.getuid()}"
-
-
-def _is_ours(path: Path) -> bool:
-    """True for a directory that nobody else can have filled: the temporary directory is everybody's."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return path.is_dir() and not path.is_symlink() and found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-
-def _is_writable(path: Path, mode: int = 0o777) -> bool:
-    try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return True
-    except OSError:
-        return False

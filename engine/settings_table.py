@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
+    mode: str | None = row(
+        None,
+        ("WHISPER_MODE", "MODE_TO_RUN"),
+        (),
+        "image: what it starts: pod, serverless or lb (default: as RunPod's variables show, else pod)",
+    )
     model: str | None = row(
         None,
         "WHISPER_MODEL",

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import signal
 
-if __name__ == "__main__" and "RUNPOD_WEBHOOK_GET_JOB" in os.environ:
-    # At the very beginning, as the imports take a second: no job is taken yet, so the end is a clean one. A
-    # container's first process would not even hear the signal without a handler, and take jobs until it is killed.
-    # `serve` puts its own in the place of this one.
-    signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(0))
+if __name__ == "__main__":
+    if "RUNPOD_WEBHOOK_GET_JOB" in os.environ:
+        # At the very beginning, as the imports take a second: no job is taken yet, so the end is a clean one. A
+        # container's first process would not even hear the signal without a handler, and take jobs until it is
+        # killed. `serve` puts its own in the place of this one.
+        signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(0))
+    # The image's entry point holds it back until here.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 # One thread for BLAS: this process multiplies small matrices only, and spinning threads would take the cores
 # from the engine. Must stand before numpy is loaded.

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+
+from engine.start_times import StartTimes
+
+if __name__ == "__main__":
+    # At the very beginning, as the imports take a second: nobody is served yet, so the end is a clean one. A
+    # container's first process would not even hear the signal without a handler. The server puts its own in the
+    # place of this one.
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(0))
+    # The image's entry point holds it back until here.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 # One thread for BLAS: the serving process multiplies small matrices only, and spinning threads
 # would take the cores from the engine. Must stand before numpy is loaded.
@@ -20,6 +31,8 @@ from engine.settings import Settings, add_options, load_settings, unknown_variab
 from realtime.self_stop import stop_if_overdue
 from realtime.server import RealtimeServer
 
+STARTED = StartTimes(os.environ)
+STARTED.mark("imports")
 EXIT_CONFIG = 2
 EXAMPLES = """\
 examples:
@@ -75,7 +88,7 @@ def _serve(argv: Sequence[str] | None) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    return await RealtimeServer(settings).run()
+    return await RealtimeServer(settings, started=STARTED).run()
 
 
 def _secrets(settings: Settings) -> list[str]:

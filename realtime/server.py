@@ -29,6 +29,7 @@ from engine.metrics import Metrics
 from engine.owner import EngineOwner, EngineState
 from engine.service import EngineService
 from engine.settings import Settings
+from engine.start_times import StartTimes
 from engine.types import FRAMES_PER_SECOND
 from realtime.admission import Admission
 from realtime.audio_errors import LoadingError
@@ -72,8 +73,11 @@ LOAD_EVERY_S = 1.0
 class RealtimeServer:
     """Everything of one realtime process; `run` serves until a signal or a fatal engine."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        """Make it in the thread that will run the event loop. Raises ConfigError."""
+    def __init__(self, settings: Settings, clock: Clock | None = None, started: StartTimes | None = None) -> None:
+        """Make it in the thread that will run the event loop; `started` is told of the start's parts.
+
+        Raises ConfigError.
+        """
         self.clock = clock or MonotonicClock()
         self._settings = settings
         self._metrics = Metrics()
@@ -112,6 +116,7 @@ class RealtimeServer:
         self._started_s = self.clock.now_s()
         self._port = 0
         self._files = FileDesk(settings, self._engine, self._gate, self.clock, self._rules, self._unready)
+        self._started = started
         self._ready_s: float | None = None
         rule = StopRule.make(settings.idle_stop_min, settings.deadline)
         self._self_stop = SelfStop(rule, PodApi.from_environ(os.environ), self.clock, self._activity)
@@ -130,6 +135,7 @@ class RealtimeServer:
         try:
             listener = await self._listen()
             self._announce(listener.port, health_listener.port)
+            self._mark("listening")
             return await self._serve(listener)
         finally:
             await self._engine.stop()
@@ -216,14 +222,22 @@ class RealtimeServer:
         if language is not None and language not in info.languages:
             raise ConfigError(f"--language: {language!r} is not allowed; legal: {', '.join(info.languages)}")
         logger.info("ready: model %s on %s (%s)", info.name, info.device, info.compute_type)
+        self._mark("engine")
+        if self._started is not None:
+            logger.info("start %s", self._started.as_json())
         if info.is_demo:
             logger.warning("%s", DEMO_NOTE)
+
+    def _mark(self, part: str) -> None:
+        if self._started is not None:
+            self._started.mark(part)
 
     async def _drain(self, listener: Listener) -> None:
         """Nobody new, finals out, close; whoever is left at DRAIN_S is told what was not decoded."""
         self._is_draining = True
         self._admission.close()
-        listener.stop_accepting()
+        # An answer, not a closed port: a load balancer that asks /ping here is to hear 503.
+        listener.refuse_new()
         logger.info("draining %d streams, %d files", len(self._connections), self._files.api.n_active)
         for connection in list(self._connections):
             connection.drain()

@@ -78,6 +78,10 @@ class Listener:
 
     # The end
 
+    def refuse_new(self) -> None:
+        """Answer 503 to every new request, upgrades too; WebSockets that are open stay open. Idempotent."""
+        self.draining = True
+
     def stop_accepting(self) -> None:
         """Refuse new connections at once, and answer 503 to new requests on open ones; idempotent.
 

@@ -16,6 +16,9 @@ __all__ = ["BACKLOG", "listening_sockets", "tls_context"]
 BACKLOG = 512
 """Connections the kernel keeps for us; twice the cap, so that a reconnect storm is answered, not dropped."""
 
+FIRST_OPEN_PORT = 1024
+"""Below it most systems want a privilege; containers often do not."""
+
 
 def tls_context(certfile: str | Path, keyfile: str | Path | None) -> ssl.SSLContext:
     """Load a certificate chain and its key for TLS 1.2 or later. Raises ConfigError."""
@@ -48,7 +51,10 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise ConfigError(f"host {host}, port {port}: {error.strerror or error}; legal: a free address") from None
+        legal = "a free address"
+        if error.errno == errno.EACCES and port < FIRST_OPEN_PORT:
+            legal = f"{FIRST_OPEN_PORT} to 65535 for whoever is not root"
+        raise ConfigError(f"host {host}, port {port}: {error.strerror or error}; legal: {legal}") from None
     return sockets
 
 

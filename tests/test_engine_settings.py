@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 SECRET = "correct-horse-battery"
 
 LEGAL: dict[str, tuple[str, Any]] = {
+    "mode": ("lb", "lb"),
     "model": ("small.en", "small.en"),
     "compute_type": ("int8", "int8"),
     "device": ("cpu", "cpu"),
@@ -157,7 +158,7 @@ WITHOUT_OPTIONS = {row.name for row in rows() if not row.flags}
 
 def test_only_the_worker_and_secrets_have_no_options() -> None:
     for name in WITHOUT_OPTIONS:
-        assert row_named(name).is_secret or row_named(name).help.startswith("worker: "), name
+        assert row_named(name).is_secret or row_named(name).help.startswith(("worker: ", "image: ")), name
 
 
 @pytest.mark.parametrize("name", [name for name in LEGAL if name not in WITHOUT_OPTIONS])
@@ -413,7 +414,7 @@ def test_defaults_depend_on_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_variables_are_named_with_a_hint() -> None:
     environ = {
-        "WHISPER_MODLE": "x",
+        "WHISPER_MDOEL": "x",
         "WHISPERLIVE_PROT": "1",
         "WHISPER_XYZZY_PLUGH": "1",
         "WHISPER_MODEL": "demo",
@@ -421,7 +422,7 @@ def test_unknown_variables_are_named_with_a_hint() -> None:
     }
     assert unknown_variables(environ) == [
         "WHISPERLIVE_PROT is no setting; did you mean WHISPERLIVE_PORT?",
-        "WHISPER_MODLE is no setting; did you mean WHISPER_MODEL?",
+        "WHISPER_MDOEL is no setting; did you mean WHISPER_MODEL?",
         "WHISPER_XYZZY_PLUGH is no setting",
     ]
 

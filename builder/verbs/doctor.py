@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from builder.cli import verb
@@ -10,14 +12,29 @@ from builder.runtime import Runtime
 
 def register(app: typer.Typer) -> None:
     """Add it."""
-    verb(app, "doctor", "doctor", "doctor --json")(doctor)
+    verb(app, "doctor", "doctor", "doctor --json", "doctor --image whisper:slim --gpus")(doctor)
 
 
-def doctor(run: Runtime) -> None:
+def doctor(
+    run: Runtime,
+    image: Annotated[
+        str | None, typer.Option(help="Check inside this image, with its own doctor.", show_default=False)
+    ] = None,
+    gpus: Annotated[bool, typer.Option("--gpus", help="With --image: give the container all GPUs.")] = False,
+) -> None:
     """Check settings, key, account, docker and this machine; changes nothing. Exit 1 if something fails."""
-    from builder.setup.doctor import examine
+    from builder.errors import UsageError
 
-    checks = examine(run)
+    if gpus and image is None:
+        raise UsageError("--gpus needs --image", hint="python -m builder doctor --image IMAGE --gpus")
+    if image is None:
+        from builder.setup.doctor import examine
+
+        checks = examine(run)
+    else:
+        from builder.setup.doctor_image import examine_image
+
+        checks = examine_image(run, image, gpus=gpus)
     count = {state: sum(check.state == state for check in checks) for state in ("ok", "warn", "fail", "skip")}
 
     def show() -> None:
