@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve job builder fake-runpod fuzz chaos test lint types format bench bench-live bench-files bench-start bench-cli bench-gpu simulate soak soak-files fuzz-media roofline env-template clean
+.PHONY: help demo serve job builder fake-runpod fuzz chaos test lint types format bench bench-live bench-files bench-start bench-cli bench-gpu simulate soak soak-files fuzz-media roofline image-slim image-full image-check lock pin-base pin-models env-template clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,18 +31,21 @@ fuzz: $(VENV)/.dev  ## the properties with examples nobody has tried yet (3 minu
 chaos: $(VENV)/.dev  ## 2000 seeds of random faults over pods, endpoints and EC2: nothing paid for may be lost sight of
 	CHAOS_SEEDS=$${CHAOS_SEEDS:-2000} $(BIN)/python -m pytest -s tests/test_builder_chaos*.py $(ARGS)
 
-# What depends on time runs alone; the rest two files at a time.
+# What depends on time runs alone. Of the rest, the builder lives in virtual time, and bears company better.
 test: $(VENV)/.dev .venv-peer/.done  ## run the tests (ARGS="-k name": only those, one after the other)
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='*/test_live_*'
+	$(BIN)/python -m pytest -n 4 --dist loadfile tests/test_builder_*.py tests/test_fake_*.py tests/test_image_*.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore-glob=*/test_,$(addsuffix _*,live builder fake image))
 	$(BIN)/python -m pytest tests/test_live_*.py
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-lint: $(VENV)/.dev  ## ruff: rules and format
+lint: $(VENV)/.dev  ## ruff: rules and format; hadolint on the Dockerfiles, shellcheck on the scripts where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile Dockerfile.slim
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tools/*.sh; else echo "no shellcheck: scripts are not checked"; fi
 
 types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
@@ -84,6 +87,25 @@ fuzz-media: $(VENV)/.run  ## damaged media files through the decoder
 
 roofline: $(VENV)/.run  ## physical limit of streams per GPU
 	$(BIN)/python -m bench.roofline $(ARGS)
+
+image-slim:  ## build the slim image with docker (ARGS="--build-arg BASE_IMAGE=...")
+	docker build -f Dockerfile.slim -t whisper-runpod:slim --build-arg GIT_SHA=$$(git rev-parse HEAD) $(ARGS) .
+
+image-full:  ## build the full image with docker (WHISPER_MODELS=turbo,small.en WITH_ORT_GPU=1)
+	docker build -f Dockerfile -t whisper-runpod:full --build-arg GIT_SHA=$$(git rev-parse HEAD) \
+		--build-arg WHISPER_MODELS=$(WHISPER_MODELS) --build-arg WITH_ORT_GPU=$(or $(WITH_ORT_GPU),0) $(ARGS) .
+
+image-check: $(VENV)/.dev .venv-peer-server/.done  ## build both images, with docker or buildah, and run them: live, job, balancer, SIGTERM, read-only, secrets, sizes
+	$(BIN)/python tools/image_check.py $(ARGS)
+
+lock:  ## renew the images' lock files (hashes of every package)
+	tools/lock_images.sh $(ARGS)
+
+pin-base:  ## put the base image's digest into the Dockerfiles, if the registry can be reached
+	$(PYTHON) -m tools.pin_base $(ARGS)
+
+pin-models:  ## put revisions and checksums into requirements/models.json, if the hub can be reached
+	$(PYTHON) -m tools.pin_models $(ARGS)
 
 env-template: $(VENV)/.run  ## write .env.template from the settings table
 	$(BIN)/python -m engine.settings > .env.template

@@ -49,6 +49,8 @@ def child_environment(environ: Mapping[str, str], cpu_threads: int) -> dict[str,
         "OMP_NUM_THREADS": str(cpu_threads or usable_cores()),
         # A small matrix product on two OpenBLAS threads costs ten times the work of one.
         "OPENBLAS_NUM_THREADS": "1",
+        # onnxruntime reports its use to its maker unless told not to; what is spoken here is nobody's business.
+        "ORT_DISABLE_TELEMETRY": "1",
     }
 
 

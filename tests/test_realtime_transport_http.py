@@ -76,7 +76,7 @@ def test_a_head_that_does_not_come_is_cut_at_its_deadline(pieces: list[bytes], a
                 await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 await client.response()
             started_s = asyncio.get_running_loop().time()
-            end = asyncio.create_task(client.reader.read())
+            end = asyncio.create_task(client.rest())
             for piece in pieces:
                 if end.done():
                     break

@@ -5,6 +5,7 @@ With docker, or with buildah and podman where no Docker engine runs. The parts a
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,4 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.image_checks.cli import main
 
 if __name__ == "__main__":
+    # Told to end: the containers go first, as at Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

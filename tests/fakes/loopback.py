@@ -135,6 +135,14 @@ class RawClient:
         except (asyncio.IncompleteReadError, ConnectionError):
             return 1006
 
+    async def rest(self) -> bytes:
+        """Everything until the server has ended the connection, also by a reset: it does that to who still writes."""
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := await self.reader.read(65_536):
+                received += piece
+        return received
+
     async def ended(self) -> bool:
         """True once the server has ended the connection."""
         with contextlib.suppress(ConnectionError):

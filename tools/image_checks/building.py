@@ -30,7 +30,6 @@ MOST_PER_CONTAINER = 4_096
 MOUNTS_FOR_CA = {
     # pip's oldest versions trust only what they are told to; a folder, since a mount point of a file would stay.
     "/etc/xdg/pip": ("pip.conf", f"[global]\ncert = {CA_BUNDLE}\n"),
-    "/etc/uv": ("uv.toml", "system-certs = true\n"),
 }
 
 
@@ -101,7 +100,9 @@ def choose_base(engine: Engine, dockerfile: Path, environ: Mapping[str, str]) ->
         return Base(wanted, False, f"base {wanted} (in the local storage)")
     try:
         pulled = engine("pull", "--quiet", wanted, limit_s=PULL_LIMIT_S)
-        problem = "" if pulled.code == 0 else (pulled.err.strip().splitlines() or ["no reason given"])[-1]
+        problem = (
+            "" if pulled.code == 0 else (pulled.err.strip().splitlines() or ["no reason given"])[-1].rpartition(": ")[2]
+        )
     except CheckFailedError as error:
         problem = str(error)
     if not problem:
@@ -116,9 +117,11 @@ def choose_base(engine: Engine, dockerfile: Path, environ: Mapping[str, str]) ->
     return Base(LOCAL_BASE, True, note)
 
 
-def build(engine: Engine, dockerfile: Path, tag: str, base: Base, arguments: Mapping[str, str]) -> float:
-    """Build from the repository's root; returns the seconds it took. Raises CheckFailedError."""
-    words = ["-f", str(dockerfile)]
+def build(
+    engine: Engine, dockerfile: Path, tag: str, base: Base, arguments: Mapping[str, str], stage: str | None = None
+) -> float:
+    """Build from the repository's root, up to `stage`; returns the seconds it took. Raises CheckFailedError."""
+    words = ["-f", str(dockerfile), *(("--target", stage) if stage else ())]
     for name, value in {"BASE_IMAGE": base.image, **arguments}.items():
         words += ["--build-arg", f"{name}={value}"]
     return _build(engine, [*words, str(ROOT)], tag, engine.environ)

@@ -201,7 +201,11 @@ def check_sigterm_live(target: Target) -> str:
     with served(target) as server:
         server.wait_ready()
         with streaming(server.url, LIVE_STREAMS, target.engine.work):
-            return f"{LIVE_STREAMS} streams running: {_end(server.container)}"
+            shown = _end(server.container)
+            log = server.container.log()
+        drained = f"draining {LIVE_STREAMS} streams" in log and "drained" in log
+        check(drained, f"it ended without draining {LIVE_STREAMS} streams: {log[-400:]}")
+    return f"{LIVE_STREAMS} streams drained: {shown}"
 
 
 def check_sigterm_job(target: Target) -> str:

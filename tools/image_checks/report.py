@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ __all__ = ["Report", "Result", "markdown"]
 
 MAX_STEP_CHARS = 70
 LEAST_LAYER_BYTES = 1 * MB
+CHECKSUM = re.compile(r"\b(?:dir|file|multi):[0-9a-f]{16,}")
 
 
 @dataclass(frozen=True)
@@ -117,5 +119,6 @@ def _layer_table(name: str, size: Size) -> list[str]:
 
 
 def _step(made_by: str) -> str:
-    text = " ".join(made_by.replace("/bin/sh -c", "").replace("#(nop)", "").replace("|", "/").replace("`", "'").split())
+    shorter = CHECKSUM.sub("", made_by.replace("/bin/sh -c", "").replace("#(nop)", ""))
+    text = " ".join(shorter.replace("|", "/").replace("`", "'").split())
     return text if len(text) <= MAX_STEP_CHARS else text[: MAX_STEP_CHARS - 3] + "..."
