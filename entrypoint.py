@@ -152,10 +152,6 @@ def _tell_added(choice: Choice, added: Mapping[str, str]) -> None:
         if name in added and os.environ.get(name) not in (None, "", added[name]):
             log.warning("%s=%s does not count here: the endpoint says %s", name, os.environ[name], added[name])
     log.info("mode %s sets %s", choice.mode, ", ".join(f"{name}={value}" for name, value in added.items()))
-    if "WHISPER_NO_AUTH" in added and not os.environ.get("RUNPOD_ENDPOINT_ID"):
-        log.warning(
-            "serving without a secret, outside RunPod, whose load balancer would ask for a key: set WHISPER_AUTH_TOKEN"
-        )
 
 
 # Places
@@ -207,7 +203,12 @@ def _start_smi() -> subprocess.Popen[str] | None:
     command = ("nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader")
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
     except OSError:
         return None

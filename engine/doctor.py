@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +94,7 @@ def _prepare_temporary() -> None:
 
 
 def _enter_mode() -> None:
-    """The settings that the entry point of the image makes; a wrong mode is a finding of `look_at_settings`."""
+    """The settings that the entry point of the image makes; what is wrong is a finding of `look_at_settings`."""
     try:
         os.environ.update(mode_variables(choose_mode(os.environ).mode, os.environ))
     except ConfigError:
@@ -137,5 +138,12 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def _leave(signum: int, frame: object) -> None:
+    os._exit(128 + signum)
+
+
 if __name__ == "__main__":
+    # A container's first process would not even hear SIGTERM without a handler, and looks may take minutes.
+    for _signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(_signum, _leave)
     raise SystemExit(main())

@@ -32,11 +32,11 @@ NEEDS_GPU = "start the container with --gpus all on a host with an NVIDIA driver
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; None: not known."""
+    """One GPU."""
 
     name: str
-    capability: tuple[int, int] | None
-    memory_mb: int | None
+    capability: tuple[int, int]
+    memory_mb: int
 
 
 def gpu_demand(environ: Mapping[str, str]) -> str | None:
@@ -79,7 +79,7 @@ def look_at_gpu(environ: Mapping[str, str]) -> Iterator[Check]:
         yield _none(demand, bool(smi), environ)
     for gpu in gpus:
         yield judge(gpu, cuda["version"])
-    if any(gpu.capability and gpu.capability >= COMPILED_TO for gpu in gpus):
+    if any(gpu.capability >= COMPILED_TO for gpu in gpus):
         yield _kernel_cache(environ)
 
 
@@ -109,11 +109,8 @@ def judge_driver(
 
 def judge(gpu: Gpu, cuda_version: int) -> Check:
     """Whether the compiled kernels, or the driver's compiler, fit a GPU."""
-    memory = f", {gpu.memory_mb} MB" if gpu.memory_mb else ""
-    if gpu.capability is None:
-        return Check("GPU", "warn", f"{gpu.name}{memory}: compute capability unknown")
     number = f"{gpu.capability[0]}.{gpu.capability[1]}"
-    says = f"{gpu.name}{memory}, compute capability {number}"
+    says = f"{gpu.name}, {gpu.memory_mb} MB, compute capability {number}"
     if gpu.capability < OLDEST:
         return Check("GPU", "fail", f"{says}: too old; legal: 7.0 and later", "rent a newer GPU")
     if gpu.capability < COMPILED_TO:

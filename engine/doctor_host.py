@@ -60,13 +60,19 @@ def free_memory_bytes(root: Path = Path("/")) -> int | None:
     """What this container may still take: the machine's free memory or the rest of its limit, if that is less."""
     rooms = [_machine_bytes(root / "proc/meminfo")]
     cgroup = root / "sys/fs/cgroup"
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, parts, cached in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
     ):
         most, taken = _number(cgroup / limit), _number(cgroup / used)
         if most is not None and taken is not None and most < NO_LIMIT:
-            rooms.append(max(0, most - taken))
+            # Files that were read, a model for one, count as used until somebody wants the memory.
+            rooms.append(max(0, most - max(0, taken - _part(cgroup / parts, cached))))
     return min((each for each in rooms if each is not None), default=None)
 
 
@@ -131,6 +137,15 @@ def _machine_bytes(meminfo: Path) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
     return None
+
+
+def _part(stat: Path, name: str) -> int:
+    """A line of a cgroup's memory.stat, 0 if it is not there."""
+    try:
+        lines = stat.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(number) for key, _, number in (line.partition(" ") for line in lines) if key == name), 0)
 
 
 def _number(path: Path) -> int | None:

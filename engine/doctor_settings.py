@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from engine.doctor_check import Check
 from engine.errors import ConfigError
 from engine.healthcheck import ask_health
-from engine.modes import check_ports, choose_mode
+from engine.modes import check_ports, choose_mode, mode_variables
 from engine.settings import Settings, load_settings, unknown_variables
 
 __all__ = ["look_at_ports", "look_at_settings"]
@@ -23,6 +23,7 @@ def look_at_settings(environ: Mapping[str, str]) -> Iterator[Check]:
     """Mode, then the settings by their own rules, then the secret."""
     try:
         choice = choose_mode(environ)
+        mode_variables(choice.mode, environ)
     except ConfigError as error:
         yield Check("mode", "fail", str(error), "correct that variable")
         return
@@ -76,7 +77,7 @@ def _port(name: str, host: str, port: int, health_port: int) -> Check:
     if error is None:
         return Check("ports", "ok", f"{name}: {port} is free" if port else f"{name}: any free one")
     if error.errno == errno.EADDRINUSE:
-        if ask_health(health_port, HEALTH_LIMIT_S)[0]:
+        if ask_health(health_port, HEALTH_LIMIT_S, host)[0]:
             return Check("ports", "ok", f"{name}: {port} is in use, and the server here answers /health")
         return Check("ports", "fail", f"{name}: {port} is in use by another program", f"set {name} to a free port")
     says = f"{name}: {port} at {host} cannot be listened on ({error.strerror or error})"

@@ -1,7 +1,8 @@
 """`python -m engine.healthcheck`: is this container well? For an image's HEALTHCHECK, without curl.
 
-The live server is asked for /health on loopback; the serverless worker listens nowhere, so there the container's
-first process has to be it. Prints one line. Exit status: 0 well, 1 not, 2 wrong usage.
+The live server is asked for /health, on loopback unless it listens on one address only; the serverless worker listens
+nowhere, so there the container's first process has to be it. Prints one line. Exit status: 0 well, 1 not, 2 wrong
+usage.
 
 Runs every half minute, so it imports little and never lasts longer than its limit.
 """
@@ -24,7 +25,9 @@ __all__ = ["check", "main"]
 LIMIT_S = 5.0
 """docker's limit on the command is the same; a little before it we say why."""
 MARGIN_S = 0.5
-HEALTH_OPTION = "--health-port"
+HEALTH_OPTION, HOST_OPTION = "--health-port", "--host"
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - addresses that mean all of them
 WORKER = "handler"
 """What the worker's command line has: `python -m handler`."""
 EXAMPLES = """\
@@ -56,15 +59,17 @@ def check(environ: Mapping[str, str], pid: int = 1, proc: Path = Path("/proc")) 
         port = int(asked)
     if port is None:
         return False, "HEALTH_CHECK_PORT is no port; legal: 1 to 65535"
-    return ask_health(port)
+    host = _option(command, HOST_OPTION)
+    return ask_health(port, host=environ.get("WHISPERLIVE_HOST", "") if host is None else host)
 
 
-def ask_health(port: int, limit_s: float = LIMIT_S - MARGIN_S) -> tuple[bool, str]:
-    """Ask for /health on loopback. The limit is one for each step of the exchange."""
+def ask_health(port: int, limit_s: float = LIMIT_S - MARGIN_S, host: str = "") -> tuple[bool, str]:
+    """Ask a server that listens on `host` for /health. The limit is one for each step of the exchange."""
     if not 1 <= port <= 65_535:
         return False, f"HEALTH_CHECK_PORT: {port} cannot be asked; legal: 1 to 65535"
     # Not urllib, which would ask a proxy of the environment.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s)
+    host = host.strip()
+    connection = http.client.HTTPConnection(EVERYWHERE.get(host, host), port, timeout=limit_s)
     try:
         connection.request("GET", "/health", headers={"User-Agent": "healthcheck"})
         status = connection.getresponse().status

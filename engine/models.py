@@ -151,8 +151,14 @@ class _Place:
 def _search(name: str, repo_id: str, environ: Mapping[str, str], hub: Hub, places: Places) -> ResolvedModel:
     looked: list[str] = []
     for place in _local_places(name, repo_id, environ, places):
-        found = hub.cached(repo_id, place.path) if place.is_cache else place.path
-        if found is None or not found.is_dir():
+        try:
+            found = hub.cached(repo_id, place.path) if place.is_cache else place.path
+            is_there = found is not None and found.is_dir()
+        except PermissionError as error:
+            # A volume, or BAKED_MODELS_DIR, that belongs to somebody else.
+            looked.append(f"{place.path} ({error.strerror})")
+            continue
+        if found is None or not is_there:
             looked.append(str(place.path))
             continue
         problem = find_problem(found)

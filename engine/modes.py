@@ -23,9 +23,12 @@ ALIASES = {"realtime": "pod", "handler": "serverless"}
 VARIABLES = ("WHISPER_MODE", "MODE_TO_RUN")
 """The second is the name in RunPod's guide to workers with two modes."""
 QUEUE_MARK, BALANCER_MARK = "RUNPOD_WEBHOOK_GET_JOB", "PORT_HEALTH"
+ENDPOINT_MARK = "RUNPOD_ENDPOINT_ID"
+"""RunPod sets it for the workers of endpoints, not for pods."""
 DEFAULT_BALANCER_PORT = 80
 """RunPod's default of PORT."""
 DEFAULT_PORTS = {"WHISPERLIVE_PORT": 9090, "HEALTH_CHECK_PORT": 9999}
+MAX_PORT_DIGITS = 5
 MAX_SHOWN_CHARS = 80
 
 
@@ -80,9 +83,10 @@ def mode_variables(mode: str, environ: Mapping[str, str]) -> dict[str, str]:
         # Loopback would be out of the balancer's reach.
         added["WHISPERLIVE_HOST"] = "0.0.0.0"  # noqa: S104
     secrets = ("WHISPER_AUTH_TOKEN", "WHISPER_AUTH_TOKEN_FILE", "WHISPER_NO_AUTH")
-    if not any(environ.get(name) for name in secrets):
+    if environ.get(ENDPOINT_MARK, "").strip() and not any(environ.get(name) for name in secrets):
         # RunPod itself lets nobody through without a key of the account: the Authorization header is checked
         # before a request, or an upgrade to a WebSocket, comes here. A secret of our own counts all the same.
+        # Elsewhere (a pod in whose template PORT_HEALTH is left over) nobody asks, and the server refuses to start.
         added["WHISPER_NO_AUTH"] = "1"
     return added
 
@@ -91,7 +95,7 @@ def _port(name: str, environ: Mapping[str, str], default: int) -> int:
     text = environ.get(name, "").strip()
     if not text:
         return default
-    port = int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+    port = int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_PORT_DIGITS else 0
     if not 1 <= port <= 65_535:
         raise ConfigError(f"{name}: {text[:MAX_SHOWN_CHARS]!r} is not allowed; legal: 1 to 65535")
     return port
@@ -107,7 +111,7 @@ def check_ports(environ: Mapping[str, str]) -> None:
 
 def _listened(name: str, environ: Mapping[str, str]) -> int | None:
     text = environ.get(name, "").strip() or str(DEFAULT_PORTS[name])
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_PORT_DIGITS else None
 
 
 def health_port(environ: Mapping[str, str]) -> int | None:

@@ -35,6 +35,7 @@ __all__ = [
 VOLUMES = (Path("/runpod-volume"), Path("/workspace"))
 """Network volumes of serverless workers and of pods."""
 CUDA_CACHE = "cuda-cache"
+PROBE = bytes(4096)
 MOUNTS_FILE = Path("/proc/self/mountinfo")
 """Linux, proc_pid_mountinfo(5): field 5 is where, the one behind the dash of what kind."""
 CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -99,7 +100,12 @@ def cuda_cache(
             return Place(path, "CUDA_CACHE_PATH", is_persistent(path))
         return Place(path, f"CUDA_CACHE_PATH ({problem})", is_persistent=False, is_writable=False)
     place = model_cache(environ, volumes=volumes, temporary=temporary)
-    return replace(place, path=place.path / CUDA_CACHE, is_flat=False, is_private=False)
+    path = place.path / CUDA_CACHE
+    problem = unwritable(path) if place.is_writable else None
+    if problem is not None:
+        # Models were written here by one user, kernels by another.
+        return Place(path, f"{place.reason}; {path.name} is {problem}", is_persistent=False, is_writable=False)
+    return replace(place, path=path, is_flat=False, is_private=False)
 
 
 def cache_variables(
@@ -107,15 +113,18 @@ def cache_variables(
 ) -> dict[str, str]:
     """HF_HOME and CUDA_CACHE_PATH where they are not set; makes the folders if told to.
 
-    HF_HOME stays unset where HF_HUB_CACHE or another variable already says where models are.
+    HF_HOME stays unset where HF_HUB_CACHE or another variable already says where models are, and both do where no
+    place can be had: a temporary folder that others have filled must not become a trusted one by its name.
     """
     found: dict[str, str] = {}
     models = model_cache(environ, volumes=volumes, temporary=temporary)
+    if not models.is_writable or (make and not models.make()):
+        return found
     if not any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         found["HF_HOME"] = str(models.path)
     if not environ.get("CUDA_CACHE_PATH"):
         found["CUDA_CACHE_PATH"] = str(cuda_cache(environ, volumes=volumes, temporary=temporary).path)
-    if make and models.is_writable and models.make() and "CUDA_CACHE_PATH" in found:
+    if make and "CUDA_CACHE_PATH" in found:
         with contextlib.suppress(OSError):
             # Compiled code: nobody else is to write here.
             Path(found["CUDA_CACHE_PATH"]).mkdir(mode=0o755, exist_ok=True)
@@ -131,8 +140,13 @@ def hub_cache_dir(environ: Mapping[str, str]) -> Path:
         ("XDG_CACHE_HOME", "huggingface/hub"),
     ):
         if environ.get(variable):
-            return Path(environ[variable]).expanduser() / below
-    return Path(environ.get("HOME", "~")).expanduser() / ".cache/huggingface/hub"
+            return _expanded(environ[variable]) / below
+    return _expanded(environ.get("HOME") or "~") / ".cache/huggingface/hub"
+
+
+def _expanded(text: str) -> Path:
+    # Not Path.expanduser, which raises where a user is unknown; Hugging Face's own library leaves the text alone.
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def volume_cache(volume: Path) -> Path:
@@ -163,12 +177,14 @@ def is_ours(path: Path) -> bool:
 
 
 def unwritable(path: Path) -> str | None:
-    """Why no file can be made in `path`, or in its nearest parent that is there; None if one can."""
+    """Why nothing can be written in `path`, or in its nearest parent that is there; None if something can."""
     nearest = path
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
+            # An empty file can be made on a full disk, too.
+            file.write(PROBE)
             return None
     except OSError as error:
         return f"not writable: {error.strerror or error}"

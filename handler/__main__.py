@@ -15,6 +15,9 @@ if __name__ == "__main__":
         # container's first process would not even hear the signal without a handler, and take jobs until it is
         # killed. `serve` puts its own in the place of this one.
         signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(0))
+    elif os.getpid() == 1:
+        # A local job in a container: what is not done is not done, hence the status of a process that SIGTERM ended.
+        signal.signal(signal.SIGTERM, lambda signum, _frame: os._exit(128 + signum))
     # The image's entry point holds it back until here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 

@@ -103,6 +103,18 @@ def test_the_port_of_the_command_line_counts(port: int, tmp_path: Path) -> None:
         assert check({"HEALTH_CHECK_PORT": str(free_port())}, proc=tmp_path)[0]
 
 
+def test_a_server_on_one_address_is_asked_there(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.2", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        environ = {"HEALTH_CHECK_PORT": str(server.server_address[1])}
+        answers = [check({**environ, "WHISPERLIVE_HOST": host}, proc=tmp_path)[0] for host in ("127.0.0.2", "0.0.0.0")]
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1/cmdline").write_text("python\0-m\0realtime\0--host\x00127.0.0.2\0", encoding="utf-8")
+        answers.append(check({**environ, "WHISPERLIVE_HOST": "::"}, proc=tmp_path)[0])
+        server.shutdown()
+    assert answers == [True, False, True]
+
+
 @pytest.mark.parametrize("port", ["0", "x", "70000"])
 def test_a_port_that_cannot_be_asked(port: str) -> None:
     code, said = run(HEALTH_CHECK_PORT=port)

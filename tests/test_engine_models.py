@@ -198,6 +198,16 @@ def test_incomplete_download_is_an_error(world: World) -> None:
     assert "tokenizer.json is missing" in world.refusal()
 
 
+def test_a_place_that_may_not_be_read_is_named_and_the_next_one_is_looked_at(world: World) -> None:
+    class ClosedHub(FakeHub):
+        def cached(self, repo_id: str, cache_dir: Path) -> Path | None:
+            raise PermissionError(13, "Permission denied", str(cache_dir))
+
+    world.hub = ClosedHub()
+    world.environ["HF_HUB_OFFLINE"] = "1"
+    assert "(Permission denied)" in world.refusal()
+
+
 # --- downloads and refusals -------------------------------------------------------------------------
 
 

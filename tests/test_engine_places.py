@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.places import Place, cache_variables, cuda_cache, is_persistent, model_cache
+from engine.places import Place, cache_variables, cuda_cache, hub_cache_dir, is_persistent, model_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 APP_UID = 10001
@@ -108,11 +109,44 @@ def test_a_temporary_folder_of_somebody_else_is_not_taken(world: World) -> None:
     assert not place.is_writable
     assert place.reason.startswith("no place is writable: ") and "others can write" in place.reason
     assert place.make() is False
+    # Named by a variable it would be trusted.
+    assert world.variables() == {}
+
+
+def test_a_place_that_only_looked_free_is_not_named(world: World) -> None:
+    world.environ = {"HF_HOME": str(world.root / "x" / ("long" * 100)), "HOME": "/"}
+    assert "CUDA_CACHE_PATH" not in world.variables()
+
+
+def test_a_home_that_nobody_has(world: World) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        assert "~nobody-here" in str(hub_cache_dir({name: "~nobody-here/x"}))
+    assert hub_cache_dir({"HOME": ""}).is_absolute()
+
+
+@needs_root
+def test_a_full_volume_is_passed_over(world: World) -> None:
+    volume = world.volumes[0]
+    volume.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", volume], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        assert world.models().path == volume / "huggingface"
+        with contextlib.suppress(OSError), (volume / "full").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        assert "No space left on device" in world.models().reason
+        assert world.models().path == world.root / "hf"
+    finally:
+        subprocess.run(["umount", volume], check=True)
 
 
 def test_kernels_are_kept_beside_models(world: World) -> None:
     world.volumes[0].mkdir()
     assert world.kernels().path == world.root / "runpod-volume/huggingface/cuda-cache"
+    world.block("runpod-volume/huggingface/cuda-cache")
+    assert not world.kernels().is_writable
+    assert world.kernels().reason == "the network volume; cuda-cache is not writable: Not a directory"
     world.environ["CUDA_CACHE_PATH"] = str(world.root / "kernels")
     assert (world.kernels().path, world.kernels().reason) == (world.root / "kernels", "CUDA_CACHE_PATH")
     world.block("kernels")

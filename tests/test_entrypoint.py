@@ -113,13 +113,18 @@ def test_a_wrong_mode_is_named(environ: dict[str, str], said: list[str]) -> None
 
 
 def test_a_load_balancers_ports_become_the_servers() -> None:
+    endpoint = {"RUNPOD_ENDPOINT_ID": "ep"}
     open_to_all = {"WHISPERLIVE_HOST": "0.0.0.0", "WHISPER_NO_AUTH": "1"}
-    assert mode_variables("lb", {}) == {"WHISPERLIVE_PORT": "80", **open_to_all}
-    assert mode_variables("lb", {"PORT": "8080", "PORT_HEALTH": "8080"}) == {"WHISPERLIVE_PORT": "8080", **open_to_all}
+    assert mode_variables("lb", endpoint) == {"WHISPERLIVE_PORT": "80", **open_to_all}
+    one = mode_variables("lb", {"PORT": "8080", "PORT_HEALTH": "8080", **endpoint})
+    assert one == {"WHISPERLIVE_PORT": "8080", **open_to_all}
     two = mode_variables("lb", {"PORT": "8080", "PORT_HEALTH": "8081"})
     assert (two["WHISPERLIVE_PORT"], two["HEALTH_CHECK_PORT"]) == ("8080", "8081")
     for name in ("WHISPER_AUTH_TOKEN", "WHISPER_AUTH_TOKEN_FILE", "WHISPER_NO_AUTH"):
-        assert "WHISPER_NO_AUTH" not in mode_variables("lb", {name: "0"})
+        assert "WHISPER_NO_AUTH" not in mode_variables("lb", {name: "0", **endpoint})
+    # Only RunPod's balancer asks for a key; a pod with a stray variable has none.
+    for outside in ({}, {"RUNPOD_POD_ID": "p", "PORT_HEALTH": "80"}, {"RUNPOD_ENDPOINT_ID": " "}):
+        assert "WHISPER_NO_AUTH" not in mode_variables("lb", outside)
     assert "WHISPERLIVE_HOST" not in mode_variables("lb", {"WHISPERLIVE_HOST": "::"})
     assert mode_variables("pod", {"PORT": "x"}) == mode_variables("serverless", {"PORT": "x"}) == {}
     for bad in ("0", "65536", "80a", "-1", "１", "9" * 5000):
@@ -128,7 +133,12 @@ def test_a_load_balancers_ports_become_the_servers() -> None:
 
 
 def test_two_ports_must_be_two() -> None:
-    for fine in ({}, {"WHISPERLIVE_PORT": "0", "HEALTH_CHECK_PORT": "0"}, {"WHISPERLIVE_PORT": "many"}):
+    for fine in (
+        {},
+        {"WHISPERLIVE_PORT": "0", "HEALTH_CHECK_PORT": "0"},
+        {"WHISPERLIVE_PORT": "many"},
+        {"WHISPERLIVE_PORT": "9" * 5000},
+    ):
         check_ports(fine)
     with pytest.raises(ConfigError, match="WHISPERLIVE_PORT and HEALTH_CHECK_PORT are both 9999"):
         check_ports({"WHISPERLIVE_PORT": "9999"})
@@ -171,6 +181,7 @@ def test_it_loads_nothing_heavy() -> None:
         ({"WHISPERLIVE_PORT": "9999"}, "WHISPERLIVE_PORT and HEALTH_CHECK_PORT are both 9999; legal: two"),
         ({"PORT_HEALTH": "http"}, "PORT_HEALTH: 'http' is not allowed; legal: 1 to 65535"),
         ({"MAX_CLIENTS": "many"}, "error: MAX_CLIENTS: 'many' is not allowed; legal: auto or 1 to 10000"),
+        ({"RUNPOD_POD_ID": "p", "PORT_HEALTH": "8081"}, "set WHISPER_AUTH_TOKEN or --token-file, or say --no-auth"),
         ({"WHISPERLIVE_HOST": "0.0.0.0"}, "set WHISPER_AUTH_TOKEN or --token-file, or say --no-auth"),
     ],
 )
@@ -287,6 +298,31 @@ def test_a_signal_during_the_checks_ends_it_at_once(tmp_path: Path) -> None:
             assert "Traceback" not in server.log()
             time.sleep(0.1)
             assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def is_worker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"-m\0handler\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def test_process_1_hears_sigterm_in_a_local_job_too(tmp_path: Path) -> None:
+    """As `docker stop` sends it: nothing but a handler of its own ends the first process of a container."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no process can be number 1 here")
+    job = {"input": {"audio_base64": inline(DEMO / "samples" / "hello_en.wav")}}
+    environ = environ_of(tmp_path, WHISPER_MODE="serverless", WHISPER_MODEL="demo")
+    command = [*inside, *COMMAND, "--test_input", json.dumps(job)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as up:
+        deadline_s = time.monotonic() + START_LIMIT_S
+        while not (workers := [each for each in family(up.pid) - {up.pid} if is_worker(each)]):
+            assert time.monotonic() < deadline_s and up.poll() is None
+            time.sleep(0.01)
+        os.kill(workers[0], signal.SIGTERM)
+        assert up.wait(5) == 128 + signal.SIGTERM
 
 
 def test_a_signal_between_the_two_programs_is_not_lost(tmp_path: Path) -> None:

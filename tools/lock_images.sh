@@ -31,8 +31,8 @@ lock() {
     "$scratch/venv/bin/uv" pip compile pyproject.toml --extra serverless --extra cuda --extra aws \
         --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-        --constraints requirements/image.constraints \
-        --output-file "$scratch/$name.lock" "$@" >/dev/null
+        --constraints requirements/image.constraints --overrides requirements/image.overrides \
+        --only-binary :all: --output-file "$scratch/$name.lock" "$@" >/dev/null
     {
         echo "# Made by tools/lock_images.sh; do not edit. CPython 3.11 to 3.13 on Linux x86_64."
         "$scratch/venv/bin/python" tools/lock_filter.py <"$scratch/$name.lock"

@@ -23,8 +23,8 @@ __all__ = ["LOCAL_BASE", "Base", "build", "choose_base", "default_base", "prepar
 LOCAL_BASE = "localhost/image-check-base:1"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PULL_LIMIT_S = 300.0
-BUILD_LIMIT_S = 1_800.0
-BASE_LIMIT_S = 600.0
+BUILD_LIMIT_S = 3_600.0
+BASE_LIMIT_S = 1_200.0
 MOST_PER_CONTAINER = 4_096
 """Open files and processes; the tools lower their own limits below the hard ones, so not too near to those."""
 MOUNTS_FOR_CA = {
@@ -135,10 +135,24 @@ def _build(engine: Engine, words: list[str], tag: str, environ: Mapping[str, str
         command = ["buildah", "bud", "--format", "docker", "--layers", "--pull-never", "-t", tag]
         command += _mounts(engine.work, environ.get("SSL_CERT_FILE"))
     log = engine.work / f"build-{re.sub(r'[^a-z0-9]+', '-', tag)}.log"
-    ended = ran([*command, *words], limit_s=BUILD_LIMIT_S, env=engine.environ)
+    before = _working(engine)
+    try:
+        ended = ran([*command, *words], limit_s=BUILD_LIMIT_S, env=engine.environ)
+    except BaseException:
+        # Ended in the middle, buildah leaves its containers, and they their mounts.
+        for each in _working(engine) - before:
+            ran(["buildah", "rm", each], env=engine.environ)
+        raise
     log.write_text(ended.text, encoding="utf-8")
     check(ended.code == 0, f"the build failed, all of it in {os.path.relpath(log)}: {ended.tail}")
     return ended.seconds
+
+
+def _working(engine: Engine) -> set[str]:
+    """Buildah's containers of builds; none where others may build too."""
+    if not engine.owns_storage:
+        return set()
+    return set(ran(["buildah", "containers", "--quiet"], env=engine.environ).out.split())
 
 
 def _mounts(work: Path, bundle: str | None) -> list[str]:

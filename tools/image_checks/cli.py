@@ -15,8 +15,8 @@ from bench.arguments import command_line
 from bench.report import write_document
 from tools.image_checks import faults, modes
 from tools.image_checks.baked import BAKED, check_baked
-from tools.image_checks.building import Base, build, choose_base, prepared
-from tools.image_checks.commands import ROOT, CheckFailedError, say
+from tools.image_checks.building import LOCAL_BASE, Base, build, choose_base, prepared
+from tools.image_checks.commands import ROOT, CheckFailedError, ran, say
 from tools.image_checks.containers import Engine, find_engine
 from tools.image_checks.report import Report, Result, markdown
 from tools.image_checks.scan import Inside, check_scan, look_inside
@@ -24,11 +24,24 @@ from tools.image_checks.served import Target
 from tools.image_checks.sizes import GB, check_size, measure
 from tools.image_checks.starts import check_start, measure_starts
 
-__all__ = ["IMAGES", "NAMES", "Plan", "main"]
+__all__ = ["IMAGES", "NAMES", "Plan", "main", "remove_ours"]
 
 DEFAULT_WORK = ".image-check"
 MAX_TEXT_CHARS = 1_200
 KEPT_LAYERS = "24h"
+OURS = (
+    "base",
+    "for-build",
+    "graph",
+    "run",
+    "volumes",
+    "*.conf",
+    "build-*.log",
+    "client-*.log",
+    "image-check-*.*",
+    "image.tar",
+)
+"""What the work folder holds of this tool."""
 PLAIN: Mapping[str, Callable[[Target], str]] = {
     "confined": modes.check_confined,
     "pod": modes.check_pod,
@@ -74,6 +87,10 @@ def main(argv: Sequence[str]) -> int:
     unknown = set(args.only) - set(NAMES)
     if unknown:
         parser.error(f"--only {', '.join(sorted(unknown))}: legal: {', '.join(NAMES)}")
+    if args.short and args.image not in (None, IMAGES[0].name):
+        parser.error(f"--short: it is of the image {IMAGES[0].name} alone, not of {args.image}")
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no such folder")
     work = Path(os.environ.get("W") or ROOT / DEFAULT_WORK).resolve()
     try:
         engine = _engine(args, work)
@@ -93,7 +110,10 @@ def main(argv: Sequence[str]) -> int:
     say()
     if report.is_base_replaced:
         say(f"note: {report.base}")
-    say(f"{len(report.results)} checks, " + (f"FAILED: {', '.join(failed)}" if failed else "all ok"))
+    say(
+        f"{len(report.results)} checks, "
+        + (f"FAILED: {', '.join(failed)}" if failed else "all ok" if report.results else "FAILED: nothing was checked")
+    )
     return 0 if report.is_ok else 1
 
 
@@ -130,15 +150,10 @@ def _run(engine: Engine, args: argparse.Namespace) -> Report:
         report.builds_s[plan.name] = built_s
         say(f"built {plan.name} from {plan.dockerfile} in {built_s:.0f} s")
         _check_image(Target(engine, plan.tag), plan, base, args, report)
-    if _owns_storage(engine):
+    if engine.owns_storage:
         # Layers of builds long past; those of today make the next build a matter of seconds.
         engine("image", "prune", "-f", "--filter", f"until={KEPT_LAYERS}", limit_s=300.0)
     return report
-
-
-def _owns_storage(engine: Engine) -> bool:
-    storage = engine.environ.get("CONTAINERS_STORAGE_CONF", "")
-    return engine.name == "podman" and Path(storage).parent == engine.work
 
 
 def _check_image(target: Target, plan: Plan, base: Base, args: argparse.Namespace, report: Report) -> None:
@@ -178,8 +193,8 @@ def _result(name: str, image: str, function: Callable[[], str]) -> Result:
         text, ok = function(), True
     except CheckFailedError as error:
         text, ok = " ".join(str(error).split()), False
-    except (OSError, ValueError, LookupError, AssertionError) as error:
-        # An answer of another shape than it should have: that check failed, the others go on.
+    except Exception as error:
+        # An answer of another shape than it should have, say: that check failed, the others go on.
         text, ok = f"{type(error).__name__}: {error}", False
     return Result(name, image, ok, time.monotonic() - began_s, text[:MAX_TEXT_CHARS])
 
@@ -187,17 +202,31 @@ def _result(name: str, image: str, function: Callable[[], str]) -> Result:
 def _wipe(engine: Engine) -> None:
     for plan in IMAGES:
         engine("rmi", "-f", plan.tag)
-    if _owns_storage(engine):
+    engine("rmi", "-f", LOCAL_BASE)
+    if engine.owns_storage:
+        ran(["buildah", "rm", "--all"], env=engine.environ)
         engine("rmi", "-f", "-a", limit_s=300.0)
         for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()[::-1]:
             place = line.split()[1]
             if place.startswith(f"{engine.work}/"):
                 with contextlib.suppress(CheckFailedError):
                     engine("unshare", "umount", place) if os.getuid() else _umount(place)
-    shutil.rmtree(engine.work, ignore_errors=True)
+        if os.getuid():
+            # Some files belong to the users of a container.
+            engine("unshare", "rm", "-rf", str(engine.work / "graph"), str(engine.work / "run"))
+    remove_ours(engine.work)
+
+
+def remove_ours(work: Path) -> None:
+    """Of the work folder only what is ours: W may name one that holds other things too."""
+    for place in [each for pattern in OURS for each in work.glob(pattern)]:
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        work.rmdir()
 
 
 def _umount(place: str) -> None:
-    from tools.image_checks.commands import ran
-
     ran(["umount", place])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +17,8 @@ __all__ = ["ROOT", "CheckFailedError", "Ended", "check", "ran", "say", "until"]
 ROOT = Path(__file__).resolve().parents[2]
 TAIL_CHARS = 1_500
 LOOK_S = 0.02
+END_GRACE_S = 10.0
+"""For a command that is told to end, to remove what it has made."""
 
 
 class CheckFailedError(Exception):
@@ -52,31 +57,49 @@ def ran(
     limit_s: float = 60.0,
     env: Mapping[str, str] | None = None,
     given: str | None = None,
-    is_shown: bool = False,
 ) -> Ended:
-    """Run `words`; `given` goes to its standard input, `is_shown` lets its output through to ours.
+    """Run `words`; `given` goes to its standard input.
 
-    Raises CheckFailedError if it is not there or takes longer than `limit_s`, and then it is killed.
+    Raises CheckFailedError if it is not there or takes longer than `limit_s`. It has a process group of its own, so
+    that what it has started ends with it then, and at Ctrl-C.
     """
     began_s = time.monotonic()
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [str(word) for word in words],
             env=env,
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
-            capture_output=not is_shown,
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=limit_s,
+            start_new_session=True,
         )
     except FileNotFoundError:
         raise CheckFailedError(f"{words[0]}: no such command") from None
-    except subprocess.TimeoutExpired as error:
-        said = b"".join(part for part in (error.stdout, error.stderr) if isinstance(part, bytes))
-        last = said.decode(errors="replace").strip()[-TAIL_CHARS:]
+    try:
+        out, err = process.communicate(given, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        last = _end_group(process).strip()[-TAIL_CHARS:]
         raise CheckFailedError(f"{Path(words[0]).name} took longer than {limit_s:g} s; it said: {last}") from None
-    return Ended(done.returncode, done.stdout or "", done.stderr or "", time.monotonic() - began_s)
+    except BaseException:
+        _end_group(process)
+        raise
+    return Ended(process.returncode, out, err, time.monotonic() - began_s)
+
+
+def _end_group(process: subprocess.Popen[str]) -> str:
+    """Tell a command and all that it has started to end, and see to it; returns what it said."""
+    text = ""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            text = "".join(process.communicate(timeout=END_GRACE_S))
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return text
 
 
 def check(condition: object, what: str) -> None:

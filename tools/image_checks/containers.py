@@ -25,9 +25,9 @@ __all__ = ["CONFINED", "PYTHON", "Container", "Engine", "find_engine"]
 PYTHON = "/opt/venv/bin/python"
 CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "--security-opt", "no-new-privileges")  # noqa: S108
 """How a careful operator runs it."""
-START_LIMIT_S = 60.0
+START_LIMIT_S = 180.0
 KILL_GRACE_S = 15
-LINGER_S = 2.0
+LINGER_S = 5.0
 
 
 def find_engine(wanted: str | None) -> str:
@@ -52,11 +52,17 @@ class Engine:
         self.name, self.work, self.environ, self.keep = name, work, dict(environ), keep
         self._numbers = itertools.count(1)
 
-    def __call__(self, *words: str, limit_s: float = 60.0, given: str | None = None) -> Ended:
+    @property
+    def owns_storage(self) -> bool:
+        """Whether images and containers lie in the work folder, where nobody else has any."""
+        storage = self.environ.get("CONTAINERS_STORAGE_CONF", "")
+        return self.name == "podman" and Path(storage).parent == self.work
+
+    def __call__(self, *words: str, limit_s: float = 180.0, given: str | None = None) -> Ended:
         """Run a command of the engine, whatever its exit code."""
         return ran([self.name, *words], limit_s=limit_s, env=self.environ, given=given)
 
-    def must(self, *words: str, limit_s: float = 60.0) -> str:
+    def must(self, *words: str, limit_s: float = 180.0) -> str:
         """Its standard output. Raises CheckFailedError if it fails."""
         ended = self(*words, limit_s=limit_s)
         check(ended.code == 0, f"{self.name} {words[0]} failed: {ended.tail}")
@@ -79,7 +85,7 @@ class Engine:
         env: Mapping[str, str] | None = None,
         entrypoint: str | None = None,
         given: str | None = None,
-        limit_s: float = 90.0,
+        limit_s: float = 180.0,
     ) -> Ended:
         """Run a container to its end. Raises CheckFailedError if it does not end within `limit_s`."""
         name, words = self._prepare(image, flags, env, entrypoint)

@@ -35,8 +35,9 @@ __all__ = [
     "check_sigterm_live",
 ]
 
+BALANCER_STARTS = 5
 END_LIMIT_S = 8.0
-JOB_LIMIT_S = 60.0
+JOB_LIMIT_S = 180.0
 LIVE_STREAMS = 3
 LONG_POLL_S = 90.0
 LONG_JOB_PARTS = 60
@@ -136,30 +137,39 @@ def check_serverless(target: Target) -> str:
     settings = {"WHISPER_MODE": "serverless", "WHISPER_MODEL": "demo"}
     ended = target.engine.once(target.image, "--test_input", json.dumps(job), flags=flags, env=settings)
     check(ended.code == 0, f"--test_input ended with {ended.code}: {ended.tail}")
-    check("transcription" in ended.text, f"--test_input printed no result: {ended.tail}")
+    check(words_of(SAMPLE) in ended.text, f"--test_input printed no result: {ended.tail}")
     return f"COMPLETED {took_s:.1f} s after the start: {heard!r}; --test_input without a network"
 
 
 def check_balancer(target: Target) -> str:
     """Load-balancer mode: /ping 204 while loading, then 200; a stream on PORT."""
+    for _ in range(BALANCER_STARTS):
+        seen, heard = _balanced(target)
+        if seen == [http.client.NO_CONTENT, http.client.OK]:
+            return f"/ping 204 while loading, then 200; heard {heard!r}"
+        # Loaded between two looks.
+        check(seen == [http.client.OK], f"/ping answered {seen}; legal: 204 while loading, then 200")
+    raise CheckFailedError(f"/ping was never 204 in {BALANCER_STARTS} starts")
+
+
+def _balanced(target: Target) -> tuple[list[int], str]:
+    """What /ping answered in turn, and the words of a stream."""
     seen: list[int] = []
     with served(target, is_balanced=True) as server:
 
         def is_ready() -> bool:
             answer = get(server.health_port, "/ping")
-            if answer and answer[0] not in seen:
+            if answer and answer[0] not in seen[-1:]:
                 seen.append(answer[0])
             if not answer:
                 server.container.up("/ping", ended=False)
             return bool(answer) and seen[-1] == http.client.OK
 
         until(is_ready, f"/ping 200 (so far {seen})", READY_LIMIT_S)
-        check(set(seen) <= {204, 200}, f"/ping answered {seen}; legal: 204 while loading, 200 ready")
         check(get(server.port, "/ping") == (200, "ready\n"), "/ping on PORT does not answer 200")
         heard = transcript(server.url)
         check("mode lb" in server.container.log(), "the log does not say which mode it took and why")
-    loading = "204 while loading, then 200" if 204 in seen else "200 (the model was loaded before the first look)"
-    return f"/ping {loading}; heard {heard!r}"
+    return seen, heard
 
 
 def check_healthcheck(target: Target) -> str:

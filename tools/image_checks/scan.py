@@ -13,6 +13,7 @@ from typing import Any
 
 from tools.image_checks.commands import CheckFailedError, check
 from tools.image_checks.containers import PYTHON
+from tools.image_checks.layers import look_into_layers
 from tools.image_checks.served import Target
 
 __all__ = ["KEY_PATTERNS", "Inside", "check_scan", "key_names", "look_inside", "unwanted_files"]
@@ -93,18 +94,24 @@ def key_names(text: str) -> list[str]:
 def check_scan(target: Target, inside: Inside, base: str) -> str:
     """No environment file, no key, no certificate of this machine, no tool of the build, a clean history."""
     base_paths = _base_files(target, base)
-    unwanted = unwanted_files((path for path, _ in inside.files), base_paths)
+    check(inside.files, "no file was seen")
+    hidden = look_into_layers(target, base, KEY_PATTERNS, READ)
+    paths = {path for path, _ in inside.files}
+    unwanted = unwanted_files(sorted(paths.union(path for path, _ in hidden)), base_paths)
     check(not unwanted, f"{len(unwanted)} files that do not belong into it: {', '.join(unwanted[:MAX_SHOWN])}")
     found = [f"{name} in {path}" for name, path in inside.found]
+    found += [f"{name} in {path} of a layer" for path, names in hidden for name in names]
     check(not found, f"key-like strings: {', '.join(found[:MAX_SHOWN])}")
     bundle = os.environ.get("SSL_CERT_FILE")
     if bundle and hashlib.sha256(Path(bundle).read_bytes()).hexdigest() == inside.bundle:
         raise CheckFailedError("the image holds this machine's own CA bundle (SSL_CERT_FILE)")
     history = target.engine.must("history", "--no-trunc", "--format", "{{.CreatedBy}}", target.image)
+    check("COPY" in history, f"the history does not tell how the image was made: {history[:200]!r}")
     config = target.engine.inspect("image", target.image)["Config"]
     named = key_names(history + "\n" + "\n".join([*config.get("Env", []), json.dumps(config.get("Labels") or {})]))
     check(not named, f"history or settings of the image hold {', '.join(named)}")
-    return f"{len(inside.files)} files, history and settings of the image: nothing that does not belong there"
+    counts = f"{len(inside.files)} files, {len(hidden)} in the layers"
+    return f"{counts}, history and settings of the image: nothing that does not belong there"
 
 
 def _base_files(target: Target, base: str) -> list[str]:

@@ -33,9 +33,9 @@ __all__ = [
 
 SAMPLES = ROOT / "engine" / "demo_model" / "samples"
 SAMPLE = "hello_en.wav"
-READY_LIMIT_S = 60.0
-HTTP_LIMIT_S = 5.0
-STREAM_LIMIT_S = 60.0
+READY_LIMIT_S = 180.0
+HTTP_LIMIT_S = 10.0
+STREAM_LIMIT_S = 180.0
 
 
 @dataclass(frozen=True)

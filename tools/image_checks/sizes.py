@@ -17,9 +17,10 @@ __all__ = ["GB", "Layer", "Size", "check_size", "group_of", "measure", "parts", 
 
 MB, GB = 1_000_000, 1_000_000_000
 WEIGHTS = "weights baked in"
+OTHERS = "everything smaller"
 PURPOSES = {
     "nvidia/cublas": "matrix products on NVIDIA GPUs; the engine loads it by itself",
-    "nvidia/cuda_nvrtc": "what cuBLAS's wheel depends on",
+    "nvidia/cuda_nvrtc": "onnxruntime-gpu",
     "nvidia/cudnn": "onnxruntime-gpu",
     "nvidia/cufft": "onnxruntime-gpu",
     "nvidia/curand": "onnxruntime-gpu",
@@ -34,10 +35,10 @@ PURPOSES = {
     "tokenizers": "text of tokens",
     "faster_whisper": "model code, voice activity model",
     "runpod": "serverless worker",
-    "boto3": "serverless worker: the SDK's uploads",
-    "botocore": "serverless worker: the SDK's uploads",
-    "s3transfer": "serverless worker: the SDK's uploads",
-    "cryptography": "serverless worker: the SDK's keys",
+    "boto3": "serverless worker: object stores",
+    "botocore": "serverless worker: object stores",
+    "s3transfer": "serverless worker: object stores",
+    "cryptography": "serverless worker: SSH, which the SDK imports",
     "aiohttp": "serverless worker: HTTP",
     "soxr": "resampling",
     "soundfile": "WAV and FLAC",
@@ -45,26 +46,22 @@ PURPOSES = {
     "pydantic_core": "settings and job schema",
     "uvicorn": "HTTP and WebSocket server",
     "starlette": "HTTP and WebSocket server",
-    "uvloop": "what the SDK's packages bring along",
     "pygments": "what rich depends on",
-    "rich": "tables of commands; the SDK imports it too",
+    "rich": "tables of commands",
     "google": "protobuf, what onnxruntime depends on",
     "yaml": "what ctranslate2 depends on",
     "pydantic": "settings and job schema",
     "filelock": "download of weights",
-    "nacl": "serverless worker: the SDK's keys",
-    **dict.fromkeys(
-        ("wcwidth", "prompt_toolkit", "_brotli", "sentry_sdk", "opentelemetry", "dns", "rignore", "fastar"),
-        "what the SDK's packages bring along",
-    ),
+    "nacl": "serverless worker: SSH, which the SDK imports",
+    "_brotli": "serverless worker: HTTP",
     "the interpreter": "Python and its standard library",
     "Debian": "the base: C library, shell, certificates",
     "our code": "engine, realtime, handler",
     "demo model": "weights, samples and speech of the demo",
     WEIGHTS: "WHISPER_MODELS",
+    OTHERS: "",
 }
 SMALLEST_SHOWN_BYTES = 2 * MB
-OTHERS = "everything smaller"
 PACKAGE = re.compile(r"^/opt/venv/lib/python[\d.]+/site-packages/([^/]+)(?:/([^/]+))?")
 INTERPRETER = re.compile(r"^/usr/(?:local/)?(?:lib/(?:python3|libpython3|x86_64-linux-gnu/libpython3)|bin/python3)")
 DISTRIBUTION = re.compile(r"-[\w.]+\.dist-info$|\.libs$|(?:\.[\w-]+)?\.so$|\.py$")
@@ -147,4 +144,6 @@ def check_size(size: Size, limit_bytes: int) -> str:
     counted = size.total_bytes - size.weights_bytes
     check(counted <= limit_bytes, f"{counted / GB:.2f} GB without weights; at most {limit_bytes / GB:.1f} GB")
     largest = ", ".join(f"{name} {amount / MB:.0f} MB" for name, amount in size.parts[:3])
+    nameless = [name for name, _ in size.parts if name not in PURPOSES]
+    check(not nameless, f"nobody says what it is for: {', '.join(nameless)}")
     return f"{counted / GB:.2f} GB of at most {limit_bytes / GB:.1f} GB; most of it: {largest}"
