@@ -93,7 +93,7 @@ image-slim:  ## build the slim image with docker (ARGS="--build-arg BASE_IMAGE=.
 
 image-full:  ## build the full image with docker (WHISPER_MODELS=turbo,small.en WITH_ORT_GPU=1)
 	docker build -f Dockerfile -t whisper-runpod:full --build-arg GIT_SHA=$$(git rev-parse HEAD) \
-		--build-arg WHISPER_MODELS=$(WHISPER_MODELS) --build-arg WITH_ORT_GPU=$(or $(WITH_ORT_GPU),0) $(ARGS) .
+		--build-arg WHISPER_MODELS='$(WHISPER_MODELS)' --build-arg WITH_ORT_GPU=$(or $(WITH_ORT_GPU),0) $(ARGS) .
 
 image-check: $(VENV)/.dev .venv-peer-server/.done  ## build both images, with docker or buildah, and run them: live, job, balancer, SIGTERM, read-only, secrets, sizes
 	$(BIN)/python tools/image_check.py $(ARGS)

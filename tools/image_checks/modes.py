@@ -19,6 +19,7 @@ from tools.image_checks.served import (
     Target,
     get,
     inline_audio,
+    inline_opus,
     served,
     streaming,
     transcript,
@@ -40,8 +41,8 @@ END_LIMIT_S = 8.0
 JOB_LIMIT_S = 180.0
 LIVE_STREAMS = 3
 LONG_POLL_S = 90.0
-LONG_JOB_PARTS = 60
-"""Half a minute of work at least: more than a worker may finish after SIGTERM."""
+LONG_JOB_PARTS, TIMES_EACH = 50, 10
+"""More than an hour of speech: a fast machine does not finish it in the time that SIGTERM leaves."""
 LOOK_S = 0.02
 FACTS = """
 import json, os
@@ -224,7 +225,7 @@ def check_sigterm_job(target: Target) -> str:
         _output(plane, container, plane.submit({"audio_base64": inline_audio(SAMPLE), "language": "en"}))
         shown = f"idle: {_end(container)}"
     with _worker(target) as (plane, container):
-        audio = inline_audio("meeting_en.wav")
+        audio = inline_opus("meeting_en.wav", TIMES_EACH)
         job_id = plane.submit({"audio": [audio] * LONG_JOB_PARTS, "beam_size": 20, "language": "en"})
         until(lambda: plane.job(job_id).status != "IN_QUEUE", "the job taken", READY_LIMIT_S)
         # Only now the engine has it for certain.

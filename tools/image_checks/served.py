@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -14,6 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import soundfile
 
 from tools.image_checks.commands import ROOT, CheckFailedError, check, ran, until
 from tools.image_checks.containers import Container, Engine
@@ -25,6 +29,7 @@ __all__ = [
     "free_ports",
     "get",
     "inline_audio",
+    "inline_opus",
     "served",
     "streaming",
     "transcript",
@@ -123,6 +128,14 @@ def words_of(name: str) -> str:
 def inline_audio(name: str) -> str:
     """A recording as a job holds it."""
     return base64.b64encode((SAMPLES / name).read_bytes()).decode()
+
+
+def inline_opus(name: str, times: int = 1) -> str:
+    """The same, said several times and an eighth as long."""
+    samples, rate_hz = soundfile.read(SAMPLES / name)
+    packed = io.BytesIO()
+    soundfile.write(packed, np.tile(samples, times), rate_hz, format="OGG", subtype="OPUS")
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 def _client(url: str, name: str, *options: str) -> list[str | Path]:
