@@ -57,7 +57,7 @@ PURPOSES = {
     "the interpreter": "Python and its standard library",
     "Debian": "the base: C library, shell, certificates",
     "our code": "engine, realtime, handler",
-    "demo model": "weights, samples and speech of the demo",
+    "demo model": "weights and samples of the demo",
     WEIGHTS: "WHISPER_MODELS",
     OTHERS: "",
 }
