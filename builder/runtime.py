@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from builder.clock import Clock, SystemClock
 from builder.console import Console
 from builder.errors import UsageError
 from builder.redact import Redactor, is_secret_name
 from builder.settings import ROWS, Settings, is_placeholder, read_settings
-from builder.state import State
+from builder.state import State, iso_time
 
 if TYPE_CHECKING:
     from builder.api.control_plane import ControlPlane
@@ -101,6 +101,14 @@ class Runtime:
         from builder.api.connect import connect_jobs
 
         return connect_jobs(self.settings, self.clock, self.redactor, self.console.note, self.environ)
+
+    def show_moment(self, document: Mapping[str, Any], line_of: Callable[[Mapping[str, Any], str], str]) -> None:
+        """One of many looks: a line for people on a terminal (`line_of` document and instant), else a line of JSON."""
+        at = iso_time(self.clock.unix_s())
+        if self.console.as_json or not self.console.shows_to_terminal:
+            self.console.json_line({"at": at, **document})
+        else:
+            self.console.line(line_of(document, at))
 
     def _hide_secrets(self) -> None:
         """From the start: also verbs that read no settings show texts of others, which may quote anything."""

@@ -14,35 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from builder import errors
-from builder.errors import BuilderError
 from tests.aws_rig import SECRET, AwsRig, aws_rig
 from tests.builder_harness import Outcome
 from tests.fakes.runpod.clock import PlaneClock
+from tests.test_builder_chaos import EXIT_CODES, HIDDEN_S, ImpatientClock
 
 SEEDS = int(os.environ.get("CHAOS_SEEDS", "30"))
 FIRST_SEED = int(os.environ.get("CHAOS_FIRST_SEED", "0"))
-EXIT_CODES = {0} | {
-    each.exit_code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BuilderError)
-}
-HIDDEN_S = 15.0
-"""Longer than the builder looks for a machine whose creation was not answered."""
-
-
-class ImpatientClock(PlaneClock):
-    """A clock whose user presses Ctrl-C in the n-th wait; None: never."""
-
-    def __init__(self, waits: int | None) -> None:
-        super().__init__()
-        self._waits_left = waits
-
-    def sleep(self, seconds: float) -> None:
-        if self._waits_left is not None:
-            self._waits_left -= 1
-            if self._waits_left < 0:
-                self._waits_left = None
-                raise KeyboardInterrupt
-        super().sleep(seconds)
 
 
 @pytest.fixture(scope="module")

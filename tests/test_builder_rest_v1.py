@@ -223,7 +223,6 @@ def test_what_v1_lacks_says_so_at_once() -> None:
 
 
 def test_endpoints_and_templates_are_left_to_v2() -> None:
-    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     with scripted() as wire:
         client = api(wire)
         calls: list[Callable[[], Any]] = [
@@ -238,7 +237,6 @@ def test_endpoints_and_templates_are_left_to_v2() -> None:
             lambda: client.create_template(None),  # type: ignore[arg-type]
             lambda: client.update_template("t", {}),
             lambda: client.delete_template("t"),
-            lambda: client.serverless_billing(start=start, end=start),
         ]
         for call in calls:
             with pytest.raises(NotAvailableError, match="need REST v2") as caught:

@@ -262,7 +262,6 @@ def test_each_method_calls_the_operation_it_stands_for(document: Any) -> None:
             "create_template": lambda: api.create_template(template.model_copy(update={"name": "t2"})),
             "update_template": lambda: api.update_template(template_id, {"image": "b:d"}),
             "delete_template": lambda: api.delete_template(template_id),
-            "serverless_billing": lambda: api.serverless_billing(start=start, end=start + timedelta(days=1)),
             "network_volumes": api.network_volumes,
             "registries": api.registries,
             "create_registry": lambda: api.create_registry("hub", "user", "pass-word-1"),

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Endpoint,
         EndpointSpec,
         Releases,
-        ServerlessBill,
         Template,
         TemplateSpec,
         Workers,
@@ -156,12 +155,6 @@ class ControlPlane(Protocol):
 
     def delete_template(self, template_id: str) -> None:
         """Remove a template; one that is gone already is fine."""
-        ...
-
-    def serverless_billing(
-        self, *, start: datetime, end: datetime, endpoint_id: str | None = None
-    ) -> list[ServerlessBill]:
-        """What endpoints cost, by day."""
         ...
 
     def network_volumes(self) -> list[NetworkVolume]:

@@ -28,7 +28,6 @@ __all__ = [
     "Release",
     "Releases",
     "Rollout",
-    "ServerlessBill",
     "Template",
     "TemplateSpec",
     "Worker",
@@ -91,7 +90,6 @@ class EndpointSpec(RequestModel):
     flashboot: FlashBoot
     timeout: int
     data_center_ids: tuple[str, ...] | None = None
-    network_volumes: tuple[str, ...] | None = None
 
 
 class Endpoint(AnswerModel):
@@ -111,7 +109,6 @@ class Endpoint(AnswerModel):
     flashboot: str = "OFF"
     timeout: int = 0
     data_center_ids: tuple[str, ...] = ()
-    network_volumes: tuple[str, ...] = ()
     created_at: datetime | None = None
 
     @property
@@ -196,7 +193,6 @@ class Rollout(AnswerModel):
     in_progress: bool
     workers_on_latest: int
     workers_total: int
-    percent_on_latest: int = 0
 
 
 class Releases(AnswerModel):
@@ -205,15 +201,6 @@ class Releases(AnswerModel):
     rollout: Rollout
     releases: tuple[Release, ...] = ()
     endpoint_version: int | None = None
-
-
-class ServerlessBill(AnswerModel):
-    """What one endpoint cost in one span of time."""
-
-    serverless_id: str
-    start_time: datetime
-    end_time: datetime
-    total_amount: float
 
 
 class Job(AnswerModel):

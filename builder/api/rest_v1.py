@@ -29,7 +29,6 @@ from builder.api.models_serverless import (
     Endpoint,
     EndpointSpec,
     Releases,
-    ServerlessBill,
     Template,
     TemplateSpec,
     Workers,
@@ -190,12 +189,6 @@ class RestV1:
         raise _needs_v2()
 
     def delete_template(self, template_id: str) -> None:
-        """See `get_endpoint`."""
-        raise _needs_v2()
-
-    def serverless_billing(
-        self, *, start: datetime, end: datetime, endpoint_id: str | None = None
-    ) -> list[ServerlessBill]:
         """See `get_endpoint`."""
         raise _needs_v2()
 

@@ -6,7 +6,6 @@ Source: RunPod REST API v2 (document version 2.0.0).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from builder.api.http import Http
@@ -15,13 +14,12 @@ from builder.api.models_serverless import (
     Endpoint,
     EndpointSpec,
     Releases,
-    ServerlessBill,
     Template,
     TemplateSpec,
     Workers,
 )
 from builder.api.problems import parsed, parsed_list
-from builder.api.rest_shared import checked_id, given, log_event, made, placement_hint, rfc3339, surely_gone
+from builder.api.rest_shared import checked_id, given, log_event, made, placement_hint, surely_gone
 from builder.api.sse import events
 from builder.errors import CapacityError, NotFoundError
 
@@ -120,14 +118,6 @@ class ServerlessV2:
             self._http.request("DELETE", path, retry="any", what=what)
         except NotFoundError:
             surely_gone(template_id, self.templates(), what, "template", "be there")
-
-    def serverless_billing(
-        self, *, start: datetime, end: datetime, endpoint_id: str | None = None
-    ) -> list[ServerlessBill]:
-        """See `ControlPlane`."""
-        what = "read the billing of endpoints"
-        query = {"startTime": rfc3339(start), "endTime": rfc3339(end), "bucketSize": "day", "serverlessId": endpoint_id}
-        return parsed_list(ServerlessBill, self._get("/billing/serverless", what, query), "records", what)
 
     def _get(self, path: str, what: str, query: Mapping[str, Any] | None = None) -> Any:
         return self._http.request("GET", path, query=given(query or {}), retry="any", what=what).json

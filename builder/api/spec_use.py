@@ -13,7 +13,6 @@ from builder.api.models_serverless import (
     Endpoint,
     EndpointSpec,
     Releases,
-    ServerlessBill,
     Template,
     TemplateSpec,
     Workers,
@@ -86,12 +85,6 @@ USED = {
     "createTemplate": Use("create_template", body=TemplateSpec, answer=Template),
     "updateTemplate": Use("update_template", body=("image*", "env*", "disk*", "ports*", "registry*"), answer=Template),
     "deleteTemplate": Use("delete_template"),
-    "listServerlessBilling": Use(
-        "serverless_billing",
-        ("?startTime*", "?endTime*", "?bucketSize*", "?serverlessId"),
-        answer=ServerlessBill,
-        items="records",
-    ),
     "listNetworkVolumes": Use("network_volumes", answer=NetworkVolume, items="networkVolumes"),
     "listRegistries": Use("registries", answer=Registry, items="registries"),
     "createRegistry": Use("create_registry", body=("name*", "username*", "password*"), answer=Registry),
@@ -106,7 +99,9 @@ _SSH = "pods serve speech and are looked into by logs; the account's SSH keys ar
 _ONE_GPU = "the list of GPU types has all it tells"
 _CPUS = "pods without a GPU are not offered"
 _DATA_CENTERS = "the list of GPU types has the stock by data center"
-_BILLING = "past costs are asked for pods and endpoints only; check-all prices volumes from what stands, no clusters"
+_BILLING = (
+    "past costs are asked for pods only; what endpoints and volumes cost is told from what stands, and no clusters"
+)
 WAIVED = {
     "getSshKeys": _SSH,
     "updateSshKeys": _SSH,
@@ -133,6 +128,7 @@ WAIVED = {
     "listDataCenters": _DATA_CENTERS,
     "getDataCenter": _DATA_CENTERS,
     "listBilling": _BILLING,
+    "listServerlessBilling": _BILLING,
     "listEndpointBilling": "costs of RunPod's own public endpoints, which are not used",
     "listNetworkVolumeBilling": _BILLING,
     "listClusterBilling": _CLUSTERS,

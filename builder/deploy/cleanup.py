@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from builder.api.models import Pod, PodSpec
     from builder.runtime import Runtime
 
-__all__ = ["Attempt", "clean_up", "end_command", "end_doubles"]
+__all__ = ["Attempt", "clean_up", "end_command", "end_doubles", "with_fate"]
 
 
 YOUNG_S = 60.0
@@ -79,11 +79,16 @@ def clean_up(run: Runtime, attempt: Attempt, error: BaseException, *, keep: bool
         fate, hint = _kept(attempt)
     else:
         fate, hint = _end_all(run, attempt, is_patient=attempt.is_doubtful or is_interrupt)
+    return with_fate(run, error, fate, hint)
+
+
+def with_fate(run: Runtime, error: BaseException, fate: str, hint: str) -> BuilderError | None:
+    """The error to raise once it is known what became of what was made; None: raise `error` itself, after a warning."""
     if isinstance(error, BuilderError):
         return type(error)(
             f"{error}; {fate}", hint=hint or error.hint, status=error.status, request_id=error.request_id
         )
-    if is_interrupt:
+    if isinstance(error, KeyboardInterrupt):
         return InterruptError(f"interrupted; {fate}", hint=hint)
     run.console.warn(f"{fate}. {hint}".strip())
     return None

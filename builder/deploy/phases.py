@@ -16,13 +16,13 @@ from builder.deploy.plan import check_price
 from builder.deploy.pod_spec import without_secrets
 from builder.deploy.prepare import Prepared, prepare
 from builder.deploy.record import pod_record, update_status
+from builder.deploy.records import check_readable
 from builder.deploy.signals import Interrupts, interrupts
 from builder.deploy.view import show_plan
 from builder.errors import (
     BadRequestError,
     BuilderError,
     CapacityError,
-    ConflictError,
     ForbiddenError,
     InterruptError,
     NotAvailableError,
@@ -95,16 +95,7 @@ def _check_validated(run: Runtime, wishes: Wishes, prepared: Prepared) -> None:
 
 def _check_records(run: Runtime, wishes: Wishes) -> None:
     """Warn of what earlier deploys may have left. Raises ConflictError if a record of theirs cannot be read."""
-    for name in ("pod", "pending"):
-        if run.state.is_damaged(name):
-            path = run.state.folder / f"{name}.json"
-            error = ConflictError(
-                f"{path} is damaged: what an earlier deploy left is not known, and may be billed",
-                hint=f"see what runs: python -m builder check-all; end it, then remove {path}",
-            )
-            if not wishes.dry_run:
-                raise error
-            run.console.warn(f"{error}; {error.hint}")
+    check_readable(run, ("pod", "pending"), is_dry_run=wishes.dry_run)
     pending = run.state.pending()
     if pending:
         try:

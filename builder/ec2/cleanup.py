@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from builder.deploy.cleanup import with_fate
 from builder.ec2.resources import Ended
 from builder.ec2.terminate import Target, end_command, end_name, forget
 from builder.errors import BuilderError, InterruptError
@@ -31,14 +32,7 @@ def clean_up(run: Runtime, aws: Aws, attempt: Attempt, error: BaseException, pla
         fate, hint = "nothing was made", ""
         with suppress(BuilderError):
             run.state.end_pending(attempt.name, PENDING)
-    if isinstance(error, BuilderError):
-        return type(error)(
-            f"{error}; {fate}", hint=hint or error.hint, status=error.status, request_id=error.request_id
-        )
-    if is_interrupt:
-        return InterruptError(f"interrupted; {fate}", hint=hint or None)
-    run.console.warn(f"{fate}. {hint}".strip())
-    return None
+    return with_fate(run, error, fate, hint or (InterruptError.default_hint if is_interrupt else ""))
 
 
 def _end_all(run: Runtime, aws: Aws, attempt: Attempt, plan: LaunchPlan, *, is_patient: bool) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from builder.deploy.create import LOOKS_S
 from builder.errors import BuilderError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ __all__ = [
 ]
 
 ID_TAG, NAME_TAG, DEADLINE_TAG, PRICE_TAG = "builder-id", "builder-name", "builder-deadline", "builder-price"
-LOOKS_S = (0.5, 1.5, 3.0, 5.0)
-"""Pauses between looks for what may exist: lists lag behind by seconds."""
 YOUNG_S = 60.0
 """What was made so short a time ago may not show yet."""
 TERMINATED_LIMIT_S, TERMINATED_EVERY_S = 600.0, 5.0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from builder.deploy.cleanup import with_fate
 from builder.deploy.create import LOOKS_S
 from builder.endpoints.create import Attempt, sweep
 from builder.endpoints.ending import delete_surely, remove_template
@@ -37,14 +38,7 @@ def clean_up(run: Runtime, attempt: Attempt, error: BaseException, *, keep: bool
         fate, hint = _kept(attempt)
     else:
         fate, hint = _end_all(run, attempt, is_patient=attempt.is_doubtful or is_interrupt)
-    if isinstance(error, BuilderError):
-        return type(error)(
-            f"{error}; {fate}", hint=hint or error.hint, status=error.status, request_id=error.request_id
-        )
-    if is_interrupt:
-        return InterruptError(f"interrupted; {fate}", hint=hint)
-    run.console.warn(f"{fate}. {hint}".strip())
-    return None
+    return with_fate(run, error, fate, hint)
 
 
 def end_doubles(run: Runtime, attempt: Attempt) -> BuilderError | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.deploy.phases import Deployed
 from builder.deploy.pod_spec import BUILDER_ID, SPEC_SHA, without_secrets
+from builder.deploy.records import check_readable
 from builder.deploy.signals import Interrupts, interrupts
 from builder.endpoints.chosen import VARIABLE, recorded
 from builder.endpoints.cleanup import clean_up, end_command, end_doubles, settle
@@ -68,16 +69,7 @@ def deploy_endpoint(run: Runtime, kind: EndpointKind, wishes: EndpointWishes) ->
 
 def _check_records(run: Runtime, wishes: EndpointWishes) -> None:
     """Warn of what earlier deploys may have left. Raises ConflictError if a record of theirs cannot be read."""
-    for name in STATES:
-        if run.state.is_damaged(name):
-            path = run.state.folder / f"{name}.json"
-            error = ConflictError(
-                f"{path} is damaged: what an earlier deploy left is not known, and may be billed",
-                hint=f"see what is there: python -m builder check-all; end it, then remove {path}",
-            )
-            if not wishes.dry_run:
-                raise error
-            run.console.warn(f"{error}; {error.hint}")
+    check_readable(run, STATES, is_dry_run=wishes.dry_run)
     try:
         names = still_pending(run)
     except BuilderError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from builder.cli import verb
 from builder.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
 ENDPOINT = typer.Argument(
     metavar="ID", help="Endpoint id (default: RUNPOD_ENDPOINT_ID, else the one deployed last).", show_default=False
@@ -57,7 +57,6 @@ def status(
     from builder.endpoints.chosen import chosen_endpoint_id
     from builder.endpoints.status import endpoint_status, watch_endpoint
     from builder.endpoints.views import show_status, status_line
-    from builder.state import iso_time
 
     endpoint_id = chosen_endpoint_id(run, endpoint)
     if not watch:
@@ -65,14 +64,7 @@ def status(
         run.console.result(document, lambda: show_status(run.console, document))
         return
 
-    def show(document: Mapping[str, Any]) -> None:
-        at = iso_time(run.clock.unix_s())
-        if run.console.as_json or not run.console.shows_to_terminal:
-            run.console.json_line({"at": at, **document})
-        else:
-            run.console.line(status_line(document, at))
-
-    watch_endpoint(run, endpoint_id, show)
+    watch_endpoint(run, endpoint_id, lambda document: run.show_moment(document, status_line))
 
 
 def scale(

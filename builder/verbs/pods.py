@@ -10,7 +10,7 @@ from builder.cli import verb
 from builder.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
 POD = typer.Argument(help="Pod id (default: the one deployed last).", show_default=False)
 MINUTES = typer.Option(
@@ -63,7 +63,6 @@ def status(
     from builder.pods.pods import chosen_pod_id
     from builder.pods.views import show_status, status_line
     from builder.pods.watch import pod_status, watch_status
-    from builder.state import iso_time
 
     pod_id = chosen_pod_id(run, pod)
     if not watch:
@@ -71,14 +70,7 @@ def status(
         run.console.result(document, lambda: show_status(run.console, document))
         return
 
-    def show(document: Mapping[str, Any]) -> None:
-        at = iso_time(run.clock.unix_s())
-        if run.console.as_json or not run.console.shows_to_terminal:
-            run.console.json_line({"at": at, **document})
-        else:
-            run.console.line(status_line(document, at))
-
-    watch_status(run, pod_id, show)
+    watch_status(run, pod_id, lambda document: run.show_moment(document, status_line))
 
 
 def logs(
